@@ -1,0 +1,120 @@
+// 
+// It checks the floor plan (who may import whom) and the size limits of files and functions.
+// Every new package goes into the map, and into the picture in ARCHITECTURE.md.
+
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// floors is the floor plan: a package may import packages on lower floors only.
+var floors = map[string]int{
+	"internal/durable":    0,
+	"internal/peer":       0,
+	"smtp/wire":           0,
+	"smtp/auth":           0,
+	"imapsync/wire":       0,
+	"smtp":                1,
+	"spamsync":            1,
+	"imapsync":            1,
+	"dnsfailover":         1,
+	"smtp/queue":          2,
+	"smtp/relay":          2,
+	"smtp/recipients":     2,
+	"spamsync/engine":     2,
+	"spamsync/replica":    2,
+	"imapsync/imapstore":  2,
+	"dnsfailover/rfc2136": 2,
+	"dnsfailover/witness": 2,
+	"dnsfailover/probe":   2,
+	"dnsfailover/tunnel":  2,
+	"internal/admin":      3,
+	"internal/config":     4,
+	"internal/daemon":     5,
+	"internal/demo":       6,
+	"cmd/understudy":      7,
+}
+
+// Outer bounds; CONVENTIONS aim at 600 and 80.
+const (
+	maxFileLines = 900
+	maxFuncLines = 120
+)
+
+func TestArchitecture(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Dir,Imports,GoFiles,Module", "./...")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p struct {
+			ImportPath, Dir  string
+			Imports, GoFiles []string
+			Module           struct{ Path string }
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, p.Module.Path+"/")
+		if name == "integration" || strings.HasPrefix(name, "integration/") {
+			continue
+		}
+		floor, ok := floors[name]
+		if !ok {
+			t.Errorf("%s: not on the floor plan", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			rel, ours := strings.CutPrefix(imp, p.Module.Path+"/")
+			if !ours {
+				continue
+			}
+			below, listed := floors[rel]
+			if !listed {
+				t.Errorf("%s imports %s: not on the floor plan", name, rel)
+			} else if below >= floor {
+				t.Errorf("%s (floor %d) imports %s (floor %d)", name, floor, rel, below)
+			}
+		}
+		for _, f := range p.GoFiles {
+			checkSizes(t, filepath.Join(p.Dir, f))
+		}
+	}
+}
+
+func checkSizes(t *testing.T, path string) {
+	t.Helper()
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if n := fset.Position(f.End()).Line; n > maxFileLines {
+		t.Errorf("%s: %d lines, limit %d", path, n, maxFileLines)
+	}
+	for _, d := range f.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		if n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1; n > maxFuncLines {
+			t.Errorf("%s: %s is %d lines, limit %d", path, fn.Name.Name, n, maxFuncLines)
+		}
+	}
+}
