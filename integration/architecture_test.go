@@ -1,4 +1,4 @@
-// 
+//
 // It checks the floor plan (who may import whom) and the size limits of files and functions.
 // Every new package goes into the map, and into the picture in ARCHITECTURE.md.
 
