@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Prepares a machine for `make test`. On Debian as root it installs what the
+# tests drive, without starting a single service; elsewhere it prints what is
+# missing. It never fails: a test that lacks something says so and is skipped
+# (in CI, where CI=true, it fails instead).
+set -uo pipefail
+
+# command:package, and what it is for.
+wanted=(
+	gcc:gcc                    # the race detector
+	postfix:postfix            # the primary of the stories; the rival of bench-mx
+	smtp-source:postfix        # load
+	dovecot:dovecot-core       # LMTP next hop, mailboxes
+	/usr/lib/dovecot/lmtp:dovecot-lmtpd
+	swaks:swaks                # a client written by others
+	fusermount3:fuse3          # the power-cut file system
+	ip:iproute2                # network namespaces
+)
+
+missing_packages() {
+	local entry command package
+	for entry in "${wanted[@]}"; do
+		command=${entry%%:*} package=${entry##*:}
+		command -v "$command" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || echo "$package"
+	done | sort -u
+	# The C library's headers have no command; a compiler without them is of no use.
+	[ -e /usr/include/stdlib.h ] || echo libc6-dev
+}
+
+policy=/usr/sbin/policy-rc.d
+placed=
+cleanup() {
+	if [ -n "$placed" ]; then rm -f "$policy"; fi
+}
+trap cleanup EXIT
+
+# forbid_services makes Debian's packages leave their services alone.
+forbid_services() {
+	[ ! -e "$policy" ] || return 0
+	printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && placed=1
+}
+
+install_packages() {
+	apt-get install -qq -y --no-install-recommends "$@" </dev/null >"$log" 2>&1
+}
+
+missing=$(missing_packages | tr '\n' ' ')
+missing=${missing% }
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+	echo "setup: not installed: $missing. The tests that need them will be skipped, each with its reason."
+	[ "$(id -u)" = 0 ] || echo "setup: run as root on Debian to have them installed."
+	exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+echo "setup: installing $missing (no service is started)"
+forbid_services
+# shellcheck disable=SC2086
+if ! apt-get install -s --no-install-recommends $missing >/dev/null 2>&1; then
+	apt-get update -qq >/dev/null 2>&1
+fi
+# An index that is out of date names versions that are gone: fetch it and try once more.
+# shellcheck disable=SC2086
+install_packages $missing || { apt-get update -qq >/dev/null 2>&1; install_packages $missing; } || {
+	echo "setup: apt-get could not install all of: $missing"
+	tail -n 5 "$log"
+}
+rm -f "$log"
+missing=$(missing_packages | tr '\n' ' ')
+[ -z "$missing" ] || echo "setup: still missing: $missing"
+exit 0
