@@ -15,6 +15,7 @@ const defaultConfigPath = "/etc/understudy/understudy.yaml"
 // file, taking the app, and one line here.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newRunHookCommand(a),
 		newVersionCommand(a),
 	}
 }
