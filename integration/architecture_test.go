@@ -30,6 +30,7 @@ var floors = map[string]int{
 	"imapsync":               1,
 	"dnsfailover":            1,
 	"smtp/queue":             2,
+	"smtp/queue/queuetest":   2,
 	"smtp/relay":             2,
 	"smtp/recipients":        2,
 	"spamsync/engine":        2,
