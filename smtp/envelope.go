@@ -33,6 +33,9 @@ type Envelope struct {
 	Return string `json:"ret,omitempty"`
 	// EnvelopeID is DSN's ENVID, still in xtext (RFC 3461, section 4.4).
 	EnvelopeID string `json:"envid,omitempty"`
+	// Route is the next hop this message goes to from the start, as a URL; empty is
+	// where the view points. Notifications use it; mail from outside never does.
+	Route string `json:"route,omitempty"`
 	// SizeBytes is the length of the stored message, our trace header included.
 	SizeBytes int64 `json:"size"`
 	// Verdict is what the filter said; nil where none was asked.

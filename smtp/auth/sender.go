@@ -1,0 +1,141 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"blitiri.com.ar/go/spf"
+	"github.com/emersion/go-msgauth/dkim"
+)
+
+// maxSignatures bounds how many DKIM signatures of one message are looked at.
+const maxSignatures = 8
+
+// ErrUnknown is returned where DNS did not answer: neither pass nor fail. The
+// question may be asked again later.
+var ErrUnknown = errors.New("sender authentication unknown")
+
+// Resolver looks names up; *net.Resolver is one. Methods may be called
+// concurrently.
+type Resolver interface {
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
+	LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error)
+	LookupAddr(ctx context.Context, addr string) (names []string, err error)
+}
+
+// Sender is what the SMTP session knew of who sent a message.
+type Sender struct {
+	Addr     netip.Addr
+	HELO     string
+	MailFrom string // without angle brackets
+}
+
+// Evidence is what ties a message to the domain of its envelope sender. The zero
+// value is: nothing does.
+type Evidence struct {
+	// Method is "spf" or "dkim"; empty where nothing passed.
+	Method string
+	// Domain is the name that passed: MAIL FROM's for SPF, the signature's d= for DKIM.
+	Domain string
+}
+
+// Pass reports whether the envelope sender is authenticated.
+func (e Evidence) Pass() bool { return e.Method != "" }
+
+// Verifier checks senders. Its methods may be called concurrently.
+type Verifier struct {
+	// Resolver answers DNS questions.
+	Resolver Resolver
+	// Timeout bounds one check; 0 is 30 s.
+	Timeout time.Duration
+}
+
+// EnvelopeSender looks for evidence that the owner of MAIL FROM's domain sent
+// message: an SPF pass for MAIL FROM, or a valid DKIM signature over the whole
+// body whose domain aligns with it. The null sender has none. An error that Is
+// ErrUnknown says that DNS did not answer and that nothing else passed.
+func (v *Verifier) EnvelopeSender(ctx context.Context, s Sender, message io.Reader) (Evidence, error) {
+	domain := ""
+	if i := strings.LastIndexByte(s.MailFrom, '@'); i >= 0 {
+		domain = s.MailFrom[i+1:]
+	}
+	if domain == "" {
+		return Evidence{}, nil
+	}
+	limit := v.Timeout
+	if limit <= 0 {
+		limit = 30 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+
+	ok, spfErr := v.spf(ctx, s)
+	if ok {
+		return Evidence{Method: "spf", Domain: canonical(domain)}, nil
+	}
+	signer, dkimErr := v.dkim(ctx, domain, message)
+	if signer != "" {
+		return Evidence{Method: "dkim", Domain: signer}, nil
+	}
+	if ctx.Err() != nil {
+		// Some failures of a look-up that was cut short look like "no such name".
+		return Evidence{}, fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
+	}
+	return Evidence{}, errors.Join(spfErr, dkimErr)
+}
+
+// spf reports whether MAIL FROM's domain lists the client. Softfail, neutral and
+// none are no evidence; a temporary error is unknown (RFC 7208, section 2.6.6).
+func (v *Verifier) spf(ctx context.Context, s Sender) (bool, error) {
+	if !s.Addr.IsValid() {
+		return false, nil
+	}
+	res, err := spf.CheckHostWithSender(s.Addr.Unmap().AsSlice(), s.HELO, s.MailFrom, spf.WithContext(ctx), spf.WithResolver(v.Resolver))
+	switch res {
+	case spf.Pass:
+		return true, nil
+	case spf.TempError:
+		return false, fmt.Errorf("%w: spf of %s: %w", ErrUnknown, s.MailFrom, err)
+	default:
+		return false, nil
+	}
+}
+
+// dkim returns the domain of a valid signature that aligns with domain.
+func (v *Verifier) dkim(ctx context.Context, domain string, message io.Reader) (string, error) {
+	found, err := dkim.VerifyWithOptions(message, &dkim.VerifyOptions{
+		LookupTXT:        func(name string) ([]string, error) { return v.Resolver.LookupTXT(ctx, name) },
+		MaxVerifications: maxSignatures,
+	})
+	if err != nil && !errors.Is(err, dkim.ErrTooManySignatures) {
+		// A message that cannot be parsed carries no evidence; one that could not
+		// be read, or a DNS failure, is unknown.
+		if dkim.IsPermFail(err) || len(found) == 0 && !isTemporary(ctx, err) {
+			return "", nil
+		}
+		return "", fmt.Errorf("%w: dkim: %w", ErrUnknown, err)
+	}
+	var unknown error
+	for _, sig := range found {
+		switch {
+		case sig.Err == nil && Aligned(sig.Domain, domain, false):
+			return canonical(sig.Domain), nil
+		case sig.Err != nil && dkim.IsTempFail(sig.Err) && Aligned(sig.Domain, domain, false):
+			unknown = fmt.Errorf("%w: dkim key of %s: %w", ErrUnknown, sig.Domain, sig.Err)
+		}
+	}
+	return "", unknown
+}
+
+// isTemporary reports whether err is of the kind that may pass.
+func isTemporary(ctx context.Context, err error) bool {
+	var dns *net.DNSError
+	return ctx.Err() != nil || dkim.IsTempFail(err) || errors.As(err, &dns) && (dns.IsTemporary || dns.IsTimeout)
+}
