@@ -1,176 +1,232 @@
 package durable
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
-// LogConfig says where a log lives and how it batches. Zero values take the
-// defaults.
-type LogConfig struct {
-	// Dir is the directory; OpenLog creates it. The caller holds its Lock.
-	Dir string
-	// FS is the file system; nil is OS().
-	FS FS
-	// Name is part of every segment header (at most 16 bytes), so that segments of
-	// different logs cannot be mistaken for each other; it is also the value of
-	// the metrics' label "log".
-	Name string
-	// SegmentBytes is the size of a segment, 64 MiB by default. A nearly full disk
-	// gets smaller segments before it gets ErrNoSpace.
-	SegmentBytes int64
-	// MaxBatchRecords and MaxBatchBytes bound what one sync covers: 512 and 8 MiB.
-	MaxBatchRecords int
-	MaxBatchBytes   int64
-	// MaxRecordBytes bounds one payload: 16 MiB by default. It must fit a segment.
-	MaxRecordBytes int64
-	// MaxLazyBytes bounds what AppendLazy holds in memory while the disk refuses to
-	// write: 4 MiB. Beyond it lazy records are dropped and counted.
-	MaxLazyBytes int64
-	// LazyDelay is the longest time a lazy record waits for a batch: 50 ms.
-	LazyDelay time.Duration
-	// Perm is the mode of new files, 0600 by default; directories add the x bits.
-	Perm fs.FileMode
-	// Logger may be nil.
-	Logger *slog.Logger
-	// Registerer receives the metrics; it may be nil.
-	Registerer prometheus.Registerer
-	// OnHealth, where set, is called by the writer with an error when a batch
-	// failed, and with nil at the first batch that succeeded again. It must not
-	// call the log.
-	OnHealth func(err error)
+// Log is a segment log. Append, AppendLazy, Read, Payload, Segments, End, Seal and
+// Remove may be called concurrently; the life of a log is OpenLog, Replay, Run,
+// Close.
+type Log struct {
+	cfg LogConfig
+	met *metrics
+
+	mu       sync.Mutex
+	segments []*segment // ascending ids
+	nextID   uint64
+	lost     []lostSegment
+	replayed bool
+	state    runState
+	pending  []*request
+	lazy     lazyQueue
+
+	wake chan struct{} // capacity 1: something is pending
+	done chan struct{} // closed when Run has ended
+
+	w writer // Run's own
 }
 
-// Validate reports all faults at once.
-func (c LogConfig) Validate() error {
+// lostSegment has no readable header.
+type lostSegment struct {
+	span Span
+	// aside: it must be renamed. Not where the disk refused to read: it may
+	// succeed at the next start.
+	aside bool
+}
+
+type runState uint8
+
+const (
+	stateOpened runState = iota
+	stateRunning
+	stateStopped
+)
+
+// OpenLog opens the directory, creates it where missing, reads the segment
+// headers and removes unfinished files. It starts no goroutine and appends nothing.
+// A segment of another log or of an unknown version is an error, and is left alone.
+func OpenLog(cfg LogConfig) (*Log, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("open log %s: %w", cfg.Name, err)
+	}
+	cfg = cfg.withDefaults()
+	met, err := newMetrics(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w", cfg.Name, err)
+	}
+	l := &Log{
+		cfg: cfg, met: met, nextID: 1,
+		wake: make(chan struct{}, 1),
+		done: make(chan struct{}),
+	}
+	if err := l.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", cfg.Name, err), l.Close())
+	}
+	return l, nil
+}
+
+func (l *Log) open() error {
+	if err := l.cfg.FS.MkdirAll(l.cfg.Dir, l.cfg.Perm|l.cfg.Perm>>2&0o111); err != nil {
+		return err
+	}
+	entries, err := l.cfg.FS.ReadDir(l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := l.openEntry(e.Name()); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(l.segments, func(a, b *segment) int { return cmp.Compare(a.id, b.id) })
+	// Later headers first: where two speak of the same segment, the oldest was
+	// written first and knows best.
+	for i, s := range slices.Backward(l.segments) {
+		for _, earlier := range l.segments[:i] {
+			earlier.believe(s.header.prev)
+		}
+	}
+	l.met.segments.Set(float64(len(l.segments)))
+	return nil
+}
+
+func (l *Log) openEntry(name string) error {
+	path := filepath.Join(l.cfg.Dir, name)
+	if isLeftover(name) {
+		return ignoreNotExist(l.cfg.FS.Remove(path))
+	}
+	if id, ok := parseSegmentName(name, segmentSuffix+quarantineSuffix); ok {
+		l.nextID = max(l.nextID, id+1)
+		l.lost = append(l.lost, lostSegment{span: Span{Segment: id, File: path}})
+		return nil
+	}
+	id, ok := parseSegmentName(name, segmentSuffix)
+	if !ok {
+		return nil // not ours: the owner of the directory may keep other files here
+	}
+	l.nextID = max(l.nextID, id+1)
+	s, err := openSegment(l.cfg.FS, path, id, l.cfg.Name)
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, errUnreadable) {
+		l.lost = append(l.lost, lostSegment{
+			span:  Span{Segment: id, File: path, New: true},
+			aside: !errors.Is(err, errUnreadable),
+		})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	l.segments = append(l.segments, s)
+	return nil
+}
+
+// isLeftover recognises the unfinished files of a log, and only those.
+func isLeftover(name string) bool {
+	stem, ok := strings.CutSuffix(name, tmpSuffix)
+	if !ok {
+		return false
+	}
+	_, isSegment := parseSegmentName(stem, segmentSuffix)
+	return isSegment || name == spareName || isQuarantineName(stem)
+}
+
+// Segments lists the segments, oldest first.
+func (l *Log) Segments() []SegmentStat {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	stats := make([]SegmentStat, len(l.segments))
+	for i, s := range l.segments {
+		stats[i] = SegmentStat{ID: s.id, UsedBytes: s.end, Sealed: s.sealed, Poisoned: s.poisoned}
+	}
+	return stats
+}
+
+// End is the position after the last synced record: what a checkpoint remembers.
+func (l *Log) End() Pos {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.endLocked()
+}
+
+func (l *Log) endLocked() Pos {
+	if len(l.segments) == 0 {
+		return Pos{}
+	}
+	s := l.segments[len(l.segments)-1]
+	return Pos{Segment: s.id, Offset: s.end}
+}
+
+// find returns the segment with that id, or nil. l.mu is held.
+func (l *Log) find(id uint64) *segment {
+	i, ok := slices.BinarySearchFunc(l.segments, id, func(s *segment, id uint64) int { return cmp.Compare(s.id, id) })
+	if !ok {
+		return nil
+	}
+	return l.segments[i]
+}
+
+// Remove deletes a sealed segment, durably. The newest segment is ErrActive (its
+// id keeps positions from being used twice), an unknown one ErrNoSegment. Readers
+// of its payloads get errors from now on.
+func (l *Log) Remove(id uint64) error {
+	l.mu.Lock()
+	s := l.find(id)
+	if s == nil {
+		l.mu.Unlock()
+		return fmt.Errorf("remove segment %d: %w", id, ErrNoSegment)
+	}
+	if !s.sealed || s == l.segments[len(l.segments)-1] {
+		l.mu.Unlock()
+		return fmt.Errorf("remove segment %d: %w", id, ErrActive)
+	}
+	l.segments = slices.DeleteFunc(l.segments, func(x *segment) bool { return x == s })
+	l.met.segments.Set(float64(len(l.segments)))
+	l.mu.Unlock()
+	if err := errors.Join(l.cfg.FS.Remove(s.name), l.cfg.FS.SyncDir(l.cfg.Dir), s.file.Close()); err != nil {
+		return fmt.Errorf("remove segment %d: %w", id, err)
+	}
+	return nil
+}
+
+// Close closes the files. It is called after Run has returned, or instead of it.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state != stateStopped {
+		l.state = stateStopped
+		close(l.done)
+	}
 	var errs []error
-	if c.Dir == "" {
-		errs = append(errs, errors.New("dir: missing"))
+	for _, s := range l.segments {
+		errs = append(errs, s.file.Close())
 	}
-	if c.Name == "" || len(c.Name) > nameBytes {
-		errs = append(errs, fmt.Errorf("name: %q must have 1 to %d bytes", c.Name, nameBytes))
-	}
-	d := c.withDefaults()
-	if d.SegmentBytes%blockBytes != 0 || d.SegmentBytes < minSegmentBytes || d.SegmentBytes > maxSegmentBytes {
-		errs = append(errs, fmt.Errorf("segment_bytes: %d must be a multiple of %d from %d to %d",
-			d.SegmentBytes, blockBytes, minSegmentBytes, int64(maxSegmentBytes)))
-	}
-	if need := dataStart + batchSize(d.MaxRecordBytes+recordHeaderBytes); d.MaxRecordBytes < 1 || need > d.SegmentBytes {
-		errs = append(errs, fmt.Errorf("max_record_bytes: %d does not fit a segment of %d", d.MaxRecordBytes, d.SegmentBytes))
-	}
-	if d.MaxBatchRecords < 1 || d.MaxBatchBytes < 1 || d.MaxLazyBytes < 1 || d.LazyDelay < 1 {
-		errs = append(errs, errors.New("max_batch_records, max_batch_bytes, max_lazy_bytes, lazy_delay: must be positive"))
-	}
+	l.segments = nil
 	return errors.Join(errs...)
 }
 
-func (c LogConfig) withDefaults() LogConfig {
-	if c.FS == nil {
-		c.FS = OS()
-	}
-	if c.SegmentBytes == 0 {
-		c.SegmentBytes = 64 << 20
-	}
-	if c.MaxRecordBytes == 0 {
-		c.MaxRecordBytes = min(16<<20, c.SegmentBytes/4)
-	}
-	if c.MaxBatchRecords == 0 {
-		c.MaxBatchRecords = 512
-	}
-	if c.MaxBatchBytes == 0 {
-		c.MaxBatchBytes = 8 << 20
-	}
-	if c.MaxLazyBytes == 0 {
-		c.MaxLazyBytes = 4 << 20
-	}
-	if c.LazyDelay == 0 {
-		c.LazyDelay = 50 * time.Millisecond
-	}
-	if c.Perm == 0 {
-		c.Perm = 0o600
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	return c
+// Seal starts a new segment where the newest one has records, so that the old one
+// can be compacted and removed also on a quiet machine.
+func (l *Log) Seal(ctx context.Context) error {
+	r := newRequest(0, nil)
+	r.seal = true
+	_, err := l.submit(ctx, r)
+	return err
 }
 
-// Pos is where a record is. Positions of one log are ordered, and never used
-// again for another record. The zero value is before every record.
-type Pos struct {
-	// Segment counts from 1.
-	Segment uint64
-	// Offset is in bytes from the start of the segment file.
-	Offset int64
-}
-
-// Compare orders positions: -1, 0 or 1.
-func (p Pos) Compare(q Pos) int {
-	switch {
-	case p.Segment < q.Segment, p.Segment == q.Segment && p.Offset < q.Offset:
-		return -1
-	case p == q:
-		return 0
-	}
-	return 1
-}
-
-// Record is one appended record.
-type Record struct {
-	// Pos is what Append returned.
-	Pos Pos
-	// Kind is what was given to Append; the log gives it no meaning.
-	Kind byte
-	// Payload is the concatenation of what was given to Append.
-	Payload []byte
-}
-
-// DiskBytes is the room the record takes in its segment, without the share of
-// batch header and padding.
-func (r Record) DiskBytes() int64 { return DiskBytes(len(r.Payload)) }
-
-// DiskBytes is the room a record with a payload of that many bytes takes.
-func DiskBytes(payloadBytes int) int64 { return recordHeaderBytes + int64(payloadBytes) }
-
-// SegmentStat describes a segment.
-type SegmentStat struct {
-	// ID is Pos.Segment of its records.
-	ID uint64
-	// UsedBytes is what headers, records and padding take; the rest is free.
-	UsedBytes int64
-	// Sealed segments take no more batches.
-	Sealed bool
-	// Poisoned: sealed because a write or sync failed.
-	Poisoned bool
-}
-
-// Report is what Replay found.
-type Report struct {
-	// Segments, Batches and Records that were read (of a batch with damage, the
-	// intact records count).
-	Segments, Batches, Records int
-	// TornBytes is what was cut at the end of unfinished segments.
-	TornBytes int64
-	// Quarantined are the damaged spans that were kept aside.
-	Quarantined []Span
-	// End is the position after the last record: where a later Replay may start to
-	// see only what comes after this one.
-	End Pos
-}
-
-// Span is damage in the middle of a log.
-type Span struct {
-	// Segment, From and To say which bytes; From and To are both 0 where the whole
-	// segment is unreadable because its headers are lost.
-	Segment  uint64
-	From, To int64
-	// File holds a copy of the bytes (or the unreadable segment itself).
-	File string
-	// New is false where an earlier Replay has already kept it aside.
-	New bool
+// lazyQueue holds lazy records until a batch takes them.
+type lazyQueue struct {
+	records []*request
+	bytes   int64
+	// due is when they must be written; failures stretch it.
+	due      time.Time
+	failures int
+	dropped  bool // the drop was logged
 }
