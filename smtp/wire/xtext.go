@@ -25,7 +25,8 @@ func EncodeXtext(s string) string {
 
 // DecodeXtext is the reverse of EncodeXtext. It refuses what RFC 3461, section 4,
 // does not allow: unencoded "=", blanks, control and 8-bit characters, and "+"
-// without two upper-case hexadecimal digits.
+// without two hexadecimal digits. Lower-case digits, which the RFC does not allow
+// but Postfix takes, are taken.
 func DecodeXtext(s string) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -52,6 +53,8 @@ func unhex(c byte) int {
 		return int(c - '0')
 	case c >= 'A' && c <= 'F':
 		return int(c-'A') + 10
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
 	}
 	return -1
 }
