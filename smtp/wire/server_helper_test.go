@@ -13,9 +13,11 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
@@ -271,7 +273,9 @@ func (c *talker) data(body string) {
 	c.t.Helper()
 	c.send("DATA\r\n")
 	c.expect("354 ")
-	c.send(body)
+	if body != "" {
+		c.send(body)
+	}
 }
 
 // bodies checks what the backend took.
@@ -286,4 +290,81 @@ func (s *sink) bodies(t testing.TB, want ...string) {
 			t.Errorf("message %d is %.200q, want %.200q", i, got[i].body, want[i])
 		}
 	}
+}
+
+// wait polls until ok.
+func wait(t testing.TB, ok func() bool) {
+	t.Helper()
+	end := time.After(10 * time.Second)
+	for !ok() {
+		select {
+		case <-end:
+			t.Fatal("waited in vain")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// stuff is dot-stuffing (RFC 5321, section 4.5.2) in its plainest form.
+func stuff(s string) string {
+	s = strings.ReplaceAll(s, "\r\n.", "\r\n..")
+	if strings.HasPrefix(s, ".") {
+		s = "." + s
+	}
+	return s
+}
+
+// pipes is a listener whose connections are in memory, for synctest.
+type pipes struct {
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case nc := <-p.conns:
+		return nc, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+// inBubble runs a test with a clock of its own against a server on pipes.
+func inBubble(t *testing.T, test func(t *testing.T, dial func() *talker, b *sink), change func(*ServerConfig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := DefaultServerConfig()
+		if change != nil {
+			change(&cfg)
+		}
+		b := &sink{}
+		s, err := NewServer(cfg, "mx.example.com", nil, b, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(ctx, l) }()
+		var open []net.Conn
+		test(t, func() *talker {
+			client, server := net.Pipe()
+			open = append(open, client)
+			l.conns <- server
+			return &talker{t: t, nc: client, r: bufio.NewReader(client)}
+		}, b)
+		for _, nc := range open {
+			_ = nc.Close()
+		}
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
 }
