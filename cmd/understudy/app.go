@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+
+	"understudy/internal/config"
 )
 
 // app is one run of the command line: its streams, its environment and its
@@ -48,13 +50,28 @@ func (a *app) run(ctx context.Context, args []string) int {
 	return code
 }
 
-// report writes err to a.Err, and after a usage error where to read more.
+// report writes err to a.Err: the faults of a configuration one a line, and
+// after a usage error where to read more.
 func (a *app) report(command string, err error) {
+	if ce, ok := errors.AsType[*config.Error](err); ok {
+		for _, f := range ce.Faults {
+			a.warnf("%s\n", f)
+		}
+		a.warnf("understudy: %s in the configuration\n", count(len(ce.Faults), "fault"))
+		return
+	}
 	a.warnf("understudy: %v\n", err)
-	var ee *exitError
-	if errors.As(err, &ee) && ee.hint {
+	if ee, ok := errors.AsType[*exitError](err); ok && ee.hint {
 		a.warnf("Run %q for usage.\n", command+" --help")
 	}
+}
+
+// count is "1 fault", "2 faults".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // printf writes to Out. A failed write is reported once, by run.

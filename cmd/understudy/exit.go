@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+
+	"understudy/internal/config"
 )
 
 // The exit codes; scripts rely on them.
@@ -36,14 +38,17 @@ func configError(err error) error { return &exitError{code: exitUsage, err: err}
 func unreachableError(err error) error { return &exitError{code: exitUnreachable, err: err} }
 
 // exitCode maps a command's error to the exit code: nil is 0, a marked error
-// has its own, and any other means that not everything was done.
+// has its own, the faults of a configuration are 2, and any other error means
+// that not everything was done.
 func exitCode(err error) int {
 	if err == nil {
 		return exitDone
 	}
-	var ee *exitError
-	if errors.As(err, &ee) {
+	if ee, ok := errors.AsType[*exitError](err); ok {
 		return ee.code
+	}
+	if _, ok := errors.AsType[*config.Error](err); ok {
+		return exitUsage
 	}
 	return exitPartly
 }

@@ -16,6 +16,7 @@ const defaultConfigPath = "/etc/understudy/understudy.yaml"
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newRunHookCommand(a),
+		newCheckConfigCommand(a),
 		newVersionCommand(a),
 	}
 }
