@@ -26,10 +26,14 @@ type Delay struct {
 // flightBytes bounds what is under way in one direction of one connection.
 const flightBytes = 16 << 20
 
-// StartDelay puts a line of the given round trip time in front of upstream.
-func StartDelay(h Host, upstream string, rtt time.Duration) *Delay {
+// StartDelay puts a line of the given round trip time in front of upstream. It
+// listens on addr; empty picks a free port.
+func StartDelay(h Host, addr, upstream string, rtt time.Duration) *Delay {
 	h.Helper()
-	d := &Delay{upstream: upstream, rtt: rtt, listener: Listen(h, "127.0.0.1:0")}
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	d := &Delay{upstream: upstream, rtt: rtt, listener: Listen(h, addr)}
 	d.Addr = d.listener.Addr().String()
 	d.conns.open = map[net.Conn]struct{}{}
 	d.ctx, d.cancel = context.WithCancel(context.Background())

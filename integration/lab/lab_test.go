@@ -17,7 +17,7 @@ func mail() lab.Mail {
 func TestSink(t *testing.T) {
 	t.Parallel()
 	sink := lab.StartSink(t, lab.SinkConfig{Chunking: true, Keep: true})
-	line := lab.StartDelay(t, sink.Addr, 20*time.Millisecond)
+	line := lab.StartDelay(t, "", sink.Addr, 20*time.Millisecond)
 	ledger := lab.NewLedger()
 	start := time.Now()
 	client, err := lab.Dial(t.Context(), line.Addr)

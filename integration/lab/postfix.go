@@ -127,6 +127,7 @@ func (p *Postfix) mainCF(config PostfixConfig) string {
 // masterCF lists the services of a plain Postfix without chroot (the "n"s).
 func (p *Postfix) masterCF() string {
 	return p.Addr + ` inet n - n - 260 smtpd
+pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
