@@ -349,22 +349,20 @@ func inBubble(t *testing.T, test func(t *testing.T, dial func() *talker, b *sink
 			t.Fatal(err)
 		}
 		l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(context.Background())
 		served := make(chan error, 1)
 		go func() { served <- s.Serve(ctx, l) }()
-		var open []net.Conn
+		t.Cleanup(func() {
+			cancel()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
 		test(t, func() *talker {
 			client, server := net.Pipe()
-			open = append(open, client)
+			t.Cleanup(func() { _ = client.Close() })
 			l.conns <- server
 			return &talker{t: t, nc: client, r: bufio.NewReader(client)}
 		}, b)
-		for _, nc := range open {
-			_ = nc.Close()
-		}
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
 	})
 }
