@@ -18,6 +18,7 @@ func commands(a *app) []*cobra.Command {
 		newRunHookCommand(a),
 		newCheckConfigCommand(a),
 		newVersionCommand(a),
+		newManCommand(a),
 	}
 }
 
