@@ -169,7 +169,7 @@ func NormalizeDomain(s string) (string, error) {
 		if upper {
 			s = strings.ToLower(s)
 		}
-		if s[0] != '[' && (s[0] == '.' || strings.Contains(s, "..")) {
+		if s[0] == '.' || s[len(s)-1] == '.' || s[0] != '[' && strings.Contains(s, "..") {
 			return "", fmt.Errorf("%w: domain %q", ErrAddress, s)
 		}
 		return s, nil

@@ -33,7 +33,7 @@ func TestParseAddress(t *testing.T) {
 		}
 	}
 	for _, in := range []string{
-		"", "@b", "a@", "a b@c", `"a@b`, `"a"b@c`, `"a\`, "a\x00b@c", "a\r\n@b", "a@b c", "a@b..c", "a@.b", "a@b\r\n", "\xff@b",
+		"", "@b", "a@", "a b@c", `"a@b`, `"a"b@c`, `"a\`, "a\x00b@c", "a\r\n@b", "a@b c", "a@b..c", "a@b..", "a@.\x80c", "a@.b", "a@b\r\n", "\xff@b",
 		"a@" + strings.Repeat("x", 256), "a@<b>", `"` + "\x01" + `"@b`,
 	} {
 		if a, err := ParseAddress(in); !errors.Is(err, ErrAddress) {
