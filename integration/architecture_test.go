@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"internal/durable/simfs": 1,
 	"internal/peer":          0,
 	"smtp/wire":              0,
+	"smtp/wire/probe":        0,
 	"smtp/auth":              0,
 	"imapsync/wire":          0,
 	"smtp":                   1,
