@@ -22,14 +22,14 @@ type ServerConfig struct {
 	MaxIdleCommands     int   `key:"max_idle_commands" default:"100" doc:"Commands that move no mail (NOOP, RSET, VRFY, EHLO ...) between two messages, after which the connection is closed with 421."`
 	MaxTransactions     int   `key:"max_transactions" default:"10000" doc:"Messages per connection; then 421, and the client may connect again."`
 
-	CommandTimeout  time.Duration `key:"command_timeout" default:"5m" doc:"Time a client has for one whole command line, and for taking a reply (RFC 5321, 4.5.3.2.7)."`
-	DataTimeout     time.Duration `key:"data_timeout" default:"3m" doc:"Longest silence inside a message (RFC 5321, 4.5.3.2.5), and the credit of min_data_rate."`
-	DataTotal       time.Duration `key:"data_total" default:"1h" doc:"Longest time one message may take."`
-	MinDataRate     int64         `key:"min_data_rate" default:"100" doc:"Bytes per second a message must make on the whole; a slower sender uses up data_timeout and is cut off. 0 switches it off."`
-	DiscardTimeout  time.Duration `key:"discard_timeout" default:"5m" doc:"Longest time the rest of a refused message is read before the connection is closed."`
-	HandshakeWait   time.Duration `key:"handshake_timeout" default:"1m" doc:"Longest time for a TLS handshake, and for the header of the PROXY protocol."`
-	GreetDelay      time.Duration `key:"greet_delay" default:"0s" doc:"Wait before the banner; a client that talks meanwhile is refused. 0s only looks once."`
-	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"30s" doc:"Time a message being received has to finish when the server stops."`
+	CommandTimeout   time.Duration `key:"command_timeout" default:"5m" doc:"Time a client has for one whole command line, and for taking a reply (RFC 5321, 4.5.3.2.7)."`
+	DataTimeout      time.Duration `key:"data_timeout" default:"3m" doc:"Longest silence inside a message (RFC 5321, 4.5.3.2.5), and the credit of min_data_rate."`
+	DataTotal        time.Duration `key:"data_total" default:"1h" doc:"Longest time one message may take."`
+	MinDataRate      int64         `key:"min_data_rate" default:"100" doc:"Bytes per second a message must make on the whole; a slower sender uses up data_timeout and is cut off. 0 switches it off."`
+	DiscardTimeout   time.Duration `key:"discard_timeout" default:"5m" doc:"Longest time the rest of a refused message is read before the connection is closed."`
+	HandshakeTimeout time.Duration `key:"handshake_timeout" default:"1m" doc:"Longest time for a TLS handshake, and for the header of the PROXY protocol."`
+	GreetDelay       time.Duration `key:"greet_delay" default:"0s" doc:"Wait before the banner; a client that talks meanwhile is refused. 0s only looks once."`
+	ShutdownTimeout  time.Duration `key:"shutdown_timeout" default:"30s" doc:"Time a message being received has to finish when the server stops."`
 
 	ProxyFrom   []string `key:"proxy_from" doc:"Networks whose connections must start with a PROXY v1 or v2 header."`
 	XClientFrom []string `key:"xclient_from" doc:"Networks that may use XCLIENT and XFORWARD."`
@@ -51,7 +51,7 @@ func DefaultServerConfig() ServerConfig {
 		DataTotal:           time.Hour,
 		MinDataRate:         100,
 		DiscardTimeout:      5 * time.Minute,
-		HandshakeWait:       time.Minute,
+		HandshakeTimeout:    time.Minute,
 		ShutdownTimeout:     30 * time.Second,
 	}
 }
@@ -91,7 +91,7 @@ func (c ServerConfig) Validate() error {
 	positive("data_total", c.DataTotal)
 	atLeast("min_data_rate", c.MinDataRate, 0)
 	positive("discard_timeout", c.DiscardTimeout)
-	positive("handshake_timeout", c.HandshakeWait)
+	positive("handshake_timeout", c.HandshakeTimeout)
 	if c.GreetDelay < 0 {
 		fault("greet_delay", "is %v, must not be negative", c.GreetDelay)
 	}

@@ -25,13 +25,13 @@ func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return le
 
 // pour sends the body n times from another goroutine and returns how long it took
 // take to read all of it.
-func pour(b testing.TB, head, tail []byte, take func(net.Conn)) time.Duration {
-	b.Helper()
+func pour(tb testing.TB, head, tail []byte, take func(net.Conn)) time.Duration {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback, in a test
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	sent := make(chan error, 1)
 	go func() {
 		nc, err := net.Dial("tcp", l.Addr().String()) //nolint:noctx // loopback, in a test
@@ -39,7 +39,7 @@ func pour(b testing.TB, head, tail []byte, take func(net.Conn)) time.Duration {
 			sent <- err
 			return
 		}
-		defer nc.Close()
+		defer func() { _ = nc.Close() }()
 		_, err = nc.Write(head)
 		for range benchBlocks {
 			if err == nil {
@@ -54,28 +54,30 @@ func pour(b testing.TB, head, tail []byte, take func(net.Conn)) time.Duration {
 	}()
 	nc, err := l.Accept()
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	start := time.Now()
 	take(nc)
 	d := time.Since(start)
 	_ = nc.Close()
 	if err := <-sent; err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	return d
 }
 
-func pourCopy(b testing.TB) time.Duration {
-	return pour(b, nil, nil, func(nc net.Conn) {
+func pourCopy(tb testing.TB) time.Duration {
+	tb.Helper()
+	return pour(tb, nil, nil, func(nc net.Conn) {
 		// The hiding of ReadFrom and WriteTo keeps splice out: both sides read into memory.
 		if _, err := io.CopyN(struct{ io.Writer }{&counter{}}, struct{ io.Reader }{nc}, benchBlocks*int64(len(benchBlock))); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 	})
 }
 
-func pourServer(b testing.TB, chunked bool) time.Duration {
+func pourServer(tb testing.TB, chunked bool) time.Duration {
+	tb.Helper()
 	cfg := DefaultServerConfig()
 	cfg.MaxMessageBytes = 1 << 30
 	var got counter
@@ -85,7 +87,7 @@ func pourServer(b testing.TB, chunked bool) time.Duration {
 	}}
 	s, err := NewServer(cfg, "mx.example.com", nil, backend, nil)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	head := "EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
 	tail := ".\r\nQUIT\r\n"
@@ -93,11 +95,11 @@ func pourServer(b testing.TB, chunked bool) time.Duration {
 		head = strings.Replace(head, "DATA", "BDAT "+strconv.Itoa(benchBlocks*len(benchBlock))+" LAST", 1)
 		tail = "QUIT\r\n"
 	}
-	d := pour(b, []byte(head), []byte(tail), func(nc net.Conn) {
-		c := newConn(b.Context(), s, nc)
+	d := pour(tb, []byte(head), []byte(tail), func(nc net.Conn) {
+		c := newConn(tb.Context(), s, nc)
 		c.in = newInput(nc, smallBuffer, &s.buffers)
 		if !c.connect() { // without the watch for early talkers
-			b.Error("not connected")
+			tb.Error("not connected")
 		}
 		for !c.closing {
 			cmd, ok := c.readCommand(time.Time{})
@@ -109,7 +111,7 @@ func pourServer(b testing.TB, chunked bool) time.Duration {
 		c.close()
 	})
 	if want := benchBlocks * int64(len(benchBlock)); got.n != want {
-		b.Fatalf("read %d bytes, want %d", got.n, want)
+		tb.Fatalf("read %d bytes, want %d", got.n, want)
 	}
 	return d
 }

@@ -309,7 +309,7 @@ func (c *Conn) doStartTLS(arg string) {
 		return
 	}
 	c.reply(220, gosmtp.EnhancedCode{2, 0, 0}, "Ready to start TLS")
-	if c.flush() != nil || !c.setIdle(time.Now().Add(c.srv.cfg.HandshakeWait)) {
+	if c.flush() != nil || !c.setIdle(time.Now().Add(c.srv.cfg.HandshakeTimeout)) {
 		c.closing = true
 		return
 	}
@@ -402,7 +402,7 @@ func (c *Conn) mailOptions(s string) (*gosmtp.MailOptions, *gosmtp.SMTPError) {
 		return nil, refusal(555, 5, 4, "Parameters need EHLO")
 	}
 	for _, p := range list {
-		good := true
+		var good bool
 		switch p.key {
 		case "SIZE":
 			opts.Size, good = parseSize(p.value)
@@ -492,7 +492,7 @@ func (c *Conn) rcptOptions(s string) (*gosmtp.RcptOptions, *gosmtp.SMTPError) {
 		return nil, refusal(555, 5, 4, "Parameters need EHLO")
 	}
 	for _, p := range list {
-		good := true
+		var good bool
 		switch p.key {
 		case "NOTIFY":
 			opts.Notify, good = parseNotify(p.value)

@@ -47,6 +47,7 @@ func TestFinding02SlowDataIsTakenAndATimeoutNeverRunsBodyLines(t *testing.T) {
 	t.Parallel()
 	t.Run("slow but live", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, dial func() *talker, b *sink) {
+			t.Helper()
 			c := dial()
 			c.ready()
 			c.data("")
@@ -61,6 +62,7 @@ func TestFinding02SlowDataIsTakenAndATimeoutNeverRunsBodyLines(t *testing.T) {
 	})
 	t.Run("silent", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, dial func() *talker, b *sink) {
+			t.Helper()
 			c := dial()
 			c.ready()
 			start := time.Now()
@@ -431,6 +433,7 @@ func TestFinding11EarlyTalker(t *testing.T) {
 	})
 	t.Run("patient", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, dial func() *talker, _ *sink) {
+			t.Helper()
 			start := time.Now()
 			dial().expect("220 ")
 			if d := time.Since(start); d != 10*time.Second {
@@ -563,6 +566,7 @@ func TestFinding13ShutdownEndsIdleClientsAndLetsDataFinish(t *testing.T) {
 func TestFinding14RepliesOfAGroupAreOneWrite(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, dial func() *talker, _ *sink) {
+		t.Helper()
 		c := dial()
 		c.expect("220 ")
 		one := func(cmd, want string) {

@@ -123,6 +123,7 @@ func TestSlowLoris(t *testing.T) {
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, dial func() *talker, b *sink) {
+				t.Helper()
 				c := dial()
 				s.begin(c)
 				start := time.Now()

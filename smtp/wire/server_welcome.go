@@ -28,7 +28,7 @@ func (c *Conn) welcome() bool {
 
 // readProxyHeader takes the client's address from a PROXY v1 or v2 header.
 func (c *Conn) readProxyHeader() error {
-	if !c.setIdle(time.Now().Add(c.srv.cfg.HandshakeWait)) {
+	if !c.setIdle(time.Now().Add(c.srv.cfg.HandshakeTimeout)) {
 		return errStopped
 	}
 	defer c.setBusy()

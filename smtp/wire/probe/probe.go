@@ -75,7 +75,7 @@ func (p Probe) Run(ctx context.Context, target Target) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer nc.Close()
+	defer func() { _ = nc.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
 	defer stop()
 	t := &talk{nc: nc, r: bufio.NewReader(nc), target: target}
