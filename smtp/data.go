@@ -68,7 +68,8 @@ func (s *session) Data(r io.Reader) error {
 	if refused := s.loops(tx.policy, in.trace); refused != nil {
 		return s.refuseData(nil, env, *refused)
 	}
-	env.Client = s.client()
+	from := s.client()
+	env.Client = s.origin(from)
 	header, refused := s.filter(tx.policy, env, draft)
 	if refused != nil {
 		return s.refuseData(nil, env, *refused)
@@ -76,7 +77,7 @@ func (s *session) Data(r io.Reader) error {
 	// The connection's end must not tear a message that is being made durable.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), tx.policy.cfg.CommitTimeout)
 	defer cancel()
-	if err := draft.Commit(ctx, env, []byte(received(s.front.deps.Hostname, env)+header)); err != nil {
+	if err := draft.Commit(ctx, env, []byte(received(s.front.deps.Hostname, from, env)+header)); err != nil {
 		return s.refuseData(nil, env, storage(err))
 	}
 	s.taken++

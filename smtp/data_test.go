@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"understudy/smtp/wire"
 )
 
 func TestReceived(t *testing.T) {
@@ -69,7 +71,7 @@ func TestReceived(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			got := received("mx2.example.com", tc.env)
+			got := received("mx2.example.com", tc.env.Client, tc.env)
 			if d := cmp.Diff(tc.want, got); d != "" {
 				t.Error(d)
 			}
@@ -85,7 +87,8 @@ func TestReceived(t *testing.T) {
 			}
 		})
 	}
-	if got := received("h", env(func(e *Envelope) { e.Client.HELO = strings.Repeat("a", 5000) })); len(got) > 998 {
+	long := Client{HELO: strings.Repeat("a", 5000)}
+	if got := received("h", long, env(nil)); len(got) > 998 {
 		t.Errorf("long HELO makes %d bytes", len(got))
 	}
 }
@@ -241,5 +244,25 @@ func TestDescribeTLS(t *testing.T) {
 	got := describeTLS(&tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256})
 	if got != "TLS1.3 TLS_AES_128_GCM_SHA256" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// A front server that uses XFORWARD is in the trace; the origin is in the envelope.
+func TestForwarded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	s := w.session("192.0.2.1")
+	c, ok := s.conn.(*fakeConn)
+	if !ok {
+		t.Fatal("not a fake")
+	}
+	c.forwarded = wire.Forwarded{Addr: netip.MustParseAddrPort("203.0.113.5:9"), HELO: "origin.example", Name: "o.example", Protocol: "ESMTP"}
+	send(t, s, "", []string{"user@example.com"}, "A: b\r\n")
+	m := w.queue.messages()[0]
+	if got := m.env.Client; got.Addr.String() != "203.0.113.5:9" || got.HELO != "origin.example" || got.ReverseName != "o.example" {
+		t.Errorf("client: %+v", got)
+	}
+	if !strings.HasPrefix(m.data, "Received: from client.example.net (unknown [192.0.2.1])") {
+		t.Errorf("trace: %q", m.data)
 	}
 }

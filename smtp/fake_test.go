@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	gosmtp "github.com/emersion/go-smtp"
+
+	"understudy/smtp/wire"
 )
 
 // memQueue keeps messages in memory. The zero value is ready.
@@ -126,6 +128,8 @@ type fakeConn struct {
 	reverse string
 	login   string
 	tls     *tls.ConnectionState
+
+	forwarded wire.Forwarded
 }
 
 func (c *fakeConn) ID() string                 { return c.id }
@@ -134,6 +138,7 @@ func (c *fakeConn) HELO() string               { return c.helo }
 func (c *fakeConn) Extended() bool             { return !c.plain }
 func (c *fakeConn) Protocol() string           { return "ESMTP" }
 func (c *fakeConn) ReverseName() string        { return c.reverse }
+func (c *fakeConn) Forwarded() wire.Forwarded  { return c.forwarded }
 func (c *fakeConn) Login() string              { return c.login }
 func (c *fakeConn) TLS() *tls.ConnectionState  { return c.tls }
 

@@ -112,6 +112,7 @@ type conn interface { //nolint:interfacebloat // it mirrors wire.Conn, and is pr
 	ReverseName() string
 	Login() string
 	TLS() *tls.ConnectionState
+	Forwarded() wire.Forwarded
 	ID() string
 }
 

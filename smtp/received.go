@@ -6,33 +6,33 @@ import (
 	"time"
 )
 
-// received returns the trace header line for env (RFC 5321, section 4.4), folded
-// and ended by CRLF. "for" appears only with a single recipient, so that nobody
+// received returns the trace header line for env as it came from a client (RFC
+// 5321, section 4.4), folded and ended by CRLF. "for" appears only with a single recipient, so that nobody
 // learns of the others (RFC 5321, section 7.2).
-func received(hostname string, env *Envelope) string {
+func received(hostname string, from Client, env *Envelope) string {
 	var b strings.Builder
 	b.Grow(384)
 	b.WriteString("Received: from ")
-	b.WriteString(traceWord(env.Client.HELO))
+	b.WriteString(traceWord(from.HELO))
 	b.WriteString(" (")
-	if env.Client.ReverseName == "" {
+	if from.ReverseName == "" {
 		b.WriteString("unknown")
 	} else {
-		b.WriteString(traceWord(env.Client.ReverseName))
+		b.WriteString(traceWord(from.ReverseName))
 	}
 	b.WriteString(" ")
-	b.WriteString(addressLiteral(env.Client.Addr.Addr()))
+	b.WriteString(addressLiteral(from.Addr.Addr()))
 	b.WriteString(")")
-	if env.Client.TLS != "" {
+	if from.TLS != "" {
 		b.WriteString("\r\n\t(using ")
-		b.WriteString(traceComment(env.Client.TLS))
+		b.WriteString(traceComment(from.TLS))
 		b.WriteString(")")
 	}
 	b.WriteString("\r\n\tby ")
 	b.WriteString(hostname)
 	b.WriteString(ownMark)
 	b.WriteString(" with ")
-	b.WriteString(traceWord(env.Client.Protocol))
+	b.WriteString(traceWord(from.Protocol))
 	b.WriteString(" id ")
 	b.WriteString(env.ID)
 	if len(env.Recipients) == 1 {

@@ -198,7 +198,7 @@ func (t *transaction) add(to string, opts *gosmtp.RcptOptions) {
 			rcpt.Notify = append(rcpt.Notify, string(n))
 		}
 		if opts.OriginalRecipient != "" {
-			rcpt.ORCPT = strings.ToLower(string(opts.OriginalRecipientType)) + ";" + wire.EncodeXtext(opts.OriginalRecipient)
+			rcpt.ORCPT = wire.FormatORCPT(opts.OriginalRecipientType, opts.OriginalRecipient)
 		}
 	}
 	t.env.Recipients = append(t.env.Recipients, rcpt)
@@ -242,6 +242,20 @@ func (s *session) client() Client {
 		User:        s.conn.Login(),
 		Peer:        s.peer,
 	}
+}
+
+// origin is whom a listed front server took the message from, as XFORWARD says;
+// else the client itself. The trace line is about the client.
+func (s *session) origin(client Client) Client {
+	f := s.conn.Forwarded()
+	if !f.Addr.IsValid() {
+		return client
+	}
+	client.Addr, client.HELO, client.ReverseName = f.Addr, f.HELO, f.Name
+	if f.Protocol != "" {
+		client.Protocol = f.Protocol
+	}
+	return client
 }
 
 // errNoRecipients is returned by Data when the server let it through without RCPT.
