@@ -151,7 +151,7 @@ func (s *Spool) readEnvelope(m *message) (*smtp.Envelope, error) {
 
 // damaged holds a message whose bytes cannot be read. A closed log is not damage.
 func (s *Spool) damaged(m *message, err error) {
-	if errors.Is(err, durable.ErrClosed) {
+	if s.closed.Load() {
 		return
 	}
 	s.mu.Lock()
@@ -294,7 +294,7 @@ func (s *Spool) damagedOnLoan(m *message, err error) {
 	s.mu.Lock()
 	gone := m.gone
 	s.mu.Unlock()
-	if gone || errors.Is(err, durable.ErrClosed) {
+	if gone {
 		return
 	}
 	s.damaged(m, err)

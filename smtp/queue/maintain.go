@@ -116,7 +116,7 @@ func (s *Spool) expire(ctx context.Context) error {
 	var states, tombs []byte
 	var held, gone []string
 	for _, m := range old {
-		if m.gone || m.phase != phaseQueued || m.loaned || len(held) == applyChunk {
+		if m.gone || m.phase != phaseQueued || m.loaned || len(held) == applyChunk || len(states) > applyBytes {
 			continue
 		}
 		s.setHeld(m, causeExpired, expiredReason)
@@ -222,8 +222,13 @@ func (s *Spool) checkpointIfDue(ctx context.Context) error {
 			tail += g.UsedBytes - s.checkpoint.pos.Offset
 		}
 	}
-	if !s.checkpoint.stale && tail < max(checkpointTail, 4*s.checkpoint.bytes) {
+	dirty := s.dirty.Swap(false)
+	if !dirty && !s.checkpoint.stale && tail < max(checkpointTail, 4*s.checkpoint.bytes) {
 		return nil
 	}
-	return s.writeCheckpoint(ctx)
+	err := s.writeCheckpoint(ctx)
+	if err != nil && dirty {
+		s.dirty.Store(true)
+	}
+	return err
 }

@@ -110,8 +110,12 @@ func (s *Spool) read(ctx context.Context, m *message) (io.ReadCloser, error) {
 	return s.openBody(m, payload)
 }
 
-// applyChunk is how many messages change in one record of the log.
-const applyChunk = 1000
+// applyChunk is how many messages change in one record of the log, and
+// applyBytes is about how large it may become.
+const (
+	applyChunk = 1000
+	applyBytes = 64 << 10
+)
 
 // Apply does action to the selected messages. Nil promises that the change is on
 // disk. After an error Change lists what is on disk; the rest is in force too and
@@ -137,16 +141,16 @@ func (s *Spool) Apply(ctx context.Context, action Action, sel Selection, opt App
 			return change, err
 		}
 		chunk := found[:min(len(found), applyChunk)]
-		found = found[len(chunk):]
-		var err error
+		n, err := len(chunk), error(nil)
 		if action == Bounce {
 			err = s.bounce(ctx, chunk, opt, &change)
 		} else {
-			err = s.applyTo(ctx, action, chunk, opt, named, &change)
+			n, err = s.applyTo(ctx, action, chunk, opt, named, &change)
 		}
 		if err != nil {
 			return change, err
 		}
+		found = found[n:]
 	}
 	if !opt.DryRun {
 		s.logger.Info("queue changed by an operator", "action", string(action), "messages", change.Count,
@@ -232,8 +236,9 @@ func (m *message) fits(action Action, opt ApplyOptions) (verdict, string) {
 	return applies, ""
 }
 
-// applyTo changes some messages in memory, then on disk.
-func (s *Spool) applyTo(ctx context.Context, action Action, chunk []*message, opt ApplyOptions, named bool, change *Change) error {
+// applyTo changes the first of some messages in memory, then on disk, and returns
+// how many it has looked at.
+func (s *Spool) applyTo(ctx context.Context, action Action, chunk []*message, opt ApplyOptions, named bool, change *Change) (int, error) {
 	kind := kindState
 	if action == Delete {
 		kind = kindRemoved
@@ -243,8 +248,13 @@ func (s *Spool) applyTo(ctx context.Context, action Action, chunk []*message, op
 	var events []Event
 	now := time.Now()
 	watched := s.watchers.any()
+	seen := 0
 	s.mu.Lock()
 	for _, m := range chunk {
+		if len(payload) > applyBytes {
+			break
+		}
+		seen++
 		if m.gone {
 			if named {
 				change.skip(m.id.String(), ErrNotFound.Error())
@@ -277,7 +287,7 @@ func (s *Spool) applyTo(ctx context.Context, action Action, chunk []*message, op
 	}
 	s.mu.Unlock()
 	if err := s.persist(ctx, kind, payload); err != nil {
-		return fmt.Errorf("%s: %w", action, err)
+		return seen, fmt.Errorf("%s: %w", action, err)
 	}
 	for _, id := range ids {
 		change.done(id)
@@ -288,7 +298,7 @@ func (s *Spool) applyTo(ctx context.Context, action Action, chunk []*message, op
 	for _, e := range events {
 		s.watchers.send(e)
 	}
-	return nil
+	return seen, nil
 }
 
 // persist appends a record whose content is in force already. Where that fails,

@@ -37,7 +37,7 @@ func newSpace(cfg Config, deps Deps, c clock) *space {
 // measure asks the file system. An error leaves the last value: not knowing is no
 // reason to refuse mail, the write itself will tell.
 func (s *space) measure() {
-	s.measured.Store(s.clock.now())
+	defer s.measured.Store(s.clock.now())
 	if n, err := s.free(s.dir); err == nil {
 		s.last.Store(n)
 	} else if s.last.Load() == 0 {

@@ -38,6 +38,10 @@ type Spool struct {
 	rulesMu  sync.Mutex // one change of the rules at a time
 	closing  sync.Once
 	running  atomic.Bool
+	closed   atomic.Bool
+	// dirty: the disk has refused records, so that the log may lack states the
+	// index has. The next checkpoint cures that.
+	dirty atomic.Bool
 
 	// pending is held for reading while a message is on disk and not in the index
 	// yet. Taking it for writing waits until every message on disk is indexed.
@@ -115,6 +119,7 @@ func Open(cfg Config, deps Deps) (*Spool, error) {
 	if err := s.fs.MkdirAll(s.spillDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("create spool directory: %w", err)
 	}
+	s.space.measure()
 	if deps.FS == nil {
 		unlock, err := durable.Lock(cfg.Dir)
 		if err != nil {
@@ -182,6 +187,7 @@ func maxRecord(cfg Config) int64 { return min(cfg.SegmentBytes/4, 16<<20) }
 // diskHealth is called by the log's writer.
 func (s *Spool) diskHealth(err error) {
 	if err == nil {
+		s.dirty.Store(true)
 		s.alarms.Clear("queue:disk")
 		return
 	}
@@ -223,6 +229,7 @@ func (s *Spool) Close() error {
 	}
 	var err error
 	s.closing.Do(func() {
+		s.closed.Store(true)
 		s.watchers.close()
 		s.metrics.unregister()
 		err = s.log.Close()
