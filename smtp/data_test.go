@@ -132,21 +132,23 @@ func TestTraceScan(t *testing.T) {
 func TestLoops(t *testing.T) {
 	t.Parallel()
 	line := "Received: from a by b; c\r\n"
+	body := "\r\nbody\r\n"
 	own := "Received: from a by mx2.example.com (understudy) id 1; c\r\n"
 	for _, tc := range []struct {
-		name, addr, header, want string
+		name, addr, header, rest, want string
 	}{
-		{"50 hops", "192.0.2.1", strings.Repeat(line, 50), "250 2.0.0 queued as Q1"},
-		{"51 hops", "192.0.2.1", strings.Repeat(line, 51), "554 5.4.6 <user@example.com>: Too many hops"},
-		{"51 hops from the peer", "192.0.2.250", strings.Repeat(line, 51), "451 4.4.6 <user@example.com>: Too many hops"},
-		{"passed once", "192.0.2.1", own, "250 2.0.0 queued as Q1"},
-		{"passed twice", "192.0.2.1", own + line + own, "554 5.4.6 <user@example.com>: Message loops: it has passed this host before"},
-		{"passed twice, from the peer", "192.0.2.250", own + own, "451 4.4.6 <user@example.com>: Message loops: it has passed this host before"},
+		{"50 hops", "192.0.2.1", strings.Repeat(line, 50), body, "250 2.0.0 queued as Q1"},
+		{"51 hops", "192.0.2.1", strings.Repeat(line, 51), body, "554 5.4.6 <user@example.com>: Too many hops"},
+		{"51 hops and no body", "192.0.2.1", strings.Repeat(line, 50), strings.TrimSuffix(line, "\r\n"), "554 5.4.6 <user@example.com>: Too many hops"},
+		{"51 hops from the peer", "192.0.2.250", strings.Repeat(line, 51), body, "451 4.4.6 <user@example.com>: Too many hops"},
+		{"passed once", "192.0.2.1", own, body, "250 2.0.0 queued as Q1"},
+		{"passed twice", "192.0.2.1", own + line + own, body, "554 5.4.6 <user@example.com>: Message loops: it has passed this host before"},
+		{"passed twice, from the peer", "192.0.2.250", own + own, body, "451 4.4.6 <user@example.com>: Message loops: it has passed this host before"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
-			got := send(t, w.session(tc.addr), "", []string{"user@example.com"}, tc.header+"\r\nbody\r\n")
+			got := send(t, w.session(tc.addr), "", []string{"user@example.com"}, tc.header+tc.rest)
 			if got != tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}

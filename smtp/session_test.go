@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
 )
@@ -312,8 +314,27 @@ func TestReverseName(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	s := w.session("192.0.2.99")
-	if err := s.Logout(); err != nil { // returns at once: the look-up is cancelled
-		t.Error(err)
-	}
+}
+
+// The end of a session ends the look-up: in a bubble, without a moment passing.
+func TestReverseNameIsCancelled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(_ *Config, d *Deps) { d.Resolver = names{} })
+		s := w.session("192.0.2.99")
+		began := time.Now()
+		if err := s.Logout(); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(began); d != 0 {
+			t.Errorf("took %v", d)
+		}
+		s = w.session("192.0.2.99")
+		if name := s.client().ReverseName; name != "" || time.Since(began) != 5*time.Second {
+			t.Errorf("name %q after %v", name, time.Since(began))
+		}
+		if err := s.Logout(); err != nil {
+			t.Error(err)
+		}
+	})
 }
