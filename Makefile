@@ -66,7 +66,7 @@ bench-mx: test-setup ## against Postfix, in turn, in one run; writes docs/result
 	$(GO) run ./integration/bench -out docs/results/bench-mx.md
 
 soak: test-setup ## the kill and power-cut tests, KILLS (1000) times
-	UNDERSTUDY_KILLS=$(KILLS) $(GO) test -count=1 -v -timeout 120m -run 'Kill|PowerCut' ./integration
+	LAB_KILLS=$(KILLS) $(GO) test -count=1 -v -timeout 120m -run 'Kill|PowerCut' ./integration
 
 clean: ## remove what the targets above built
 	rm -rf bin dist

@@ -73,7 +73,7 @@ func (s *understudy) start(nextHop string, concurrency int) {
 
 func (s *understudy) addr() string { return s.u.SMTP }
 func (s *understudy) queued() int  { return len(s.u.Queue()) }
-func (s *understudy) flush()       { s.u.CLI("queue", "flush", "--all") }
+func (s *understudy) flush()       { s.u.CLI("queue", "flush") }
 func (s *understudy) pids() []int  { return tree(s.u.PID()) }
 
 // tree lists a process and all its descendants.

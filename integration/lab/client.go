@@ -141,6 +141,27 @@ func (c *Client) SendChunks(m Message, size int) error {
 	}
 }
 
+// Start gives a message's envelope and says DATA. What follows goes through
+// Write, and Expect reads the replies.
+func (c *Client) Start(m Message) error {
+	if err := c.envelope(m, "8BITMIME"); err != nil {
+		return err
+	}
+	_, err := c.Command(354, "DATA")
+	return err
+}
+
+// Write sends bytes as they are.
+func (c *Client) Write(b []byte) error {
+	if err := c.write(b); err != nil {
+		return err
+	}
+	return c.flush()
+}
+
+// Expect reads a reply, which must have the code want.
+func (c *Client) Expect(want int) (Reply, error) { return c.expect("what was sent", want) }
+
 // Close says QUIT where the server still listens, and hangs up.
 func (c *Client) Close() {
 	_ = c.conn.SetDeadline(time.Now().Add(time.Second))

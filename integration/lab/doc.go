@@ -16,8 +16,10 @@
 // For example, a primary that comes back after mail has queued for it:
 //
 //	primary := lab.NewPostfix(t, lab.PostfixConfig{Domain: "example.test"})
-//	backup := lab.StartUnderstudy(t, lab.UnderstudyConfig{ToPeer: "smtp://" + primary.Addr})
-//	client := lab.Dial(t, backup.SMTP)
-//	client.Send(message)
+//	backup := lab.NewUnderstudy(t, "smtp://"+primary.Addr, nil)
+//	backup.Start()
+//	client, err := lab.Dial(t.Context(), backup.SMTP)
+//	err = client.Send(lab.Mail{From: "a@ext.test", To: "b@example.test"}.Message(1, lab.Line))
 //	primary.Start()
+//	_, code := backup.CLI("queue", "flush", "--wait")
 package lab

@@ -69,6 +69,11 @@ func (n *Notify) Forget() {
 	n.told = nil
 }
 
+// Wait waits for an assignment such as "READY=1"; false when limit passed.
+func (n *Notify) Wait(assignment string, limit time.Duration) bool {
+	return n.wait(assignment, limit, nil)
+}
+
 // wait waits for an assignment; false when limit passed or gone was closed first.
 func (n *Notify) wait(assignment string, limit time.Duration, gone <-chan struct{}) bool {
 	timer := time.NewTimer(limit)

@@ -37,18 +37,20 @@ type Sink struct {
 	count    atomic.Int64
 	peak     atomic.Int64
 	open     atomic.Int64
-	answer   atomic.Pointer[Answer]
 
 	mu     sync.Mutex
+	answer Answer
 	bodies map[int][]Sum
 	first  time.Time
-	// reached is closed and replaced whenever a message arrives.
-	reached chan struct{}
+	// reached is closed and replaced whenever a message arrives; changed whenever
+	// the answer is set.
+	reached, changed chan struct{}
 }
 
 // Answer decides what a sink says at a stage ("connect", "MAIL", "RCPT",
 // "message") of a session about an argument. An empty reply is the good one;
-// "hang" says nothing until the client goes away.
+// "hang" says nothing until SetAnswer is called or the client goes away, as a
+// machine does that is frozen for a while; then the question is asked again.
 type Answer func(stage, argument string) string
 
 // StartSink starts a next hop; it stops with the story.
@@ -58,7 +60,7 @@ func StartSink(h Host, config SinkConfig) *Sink {
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}
-	s := &Sink{config: config, listener: Listen(h, addr), bodies: map[int][]Sum{}, reached: make(chan struct{})}
+	s := &Sink{config: config, listener: Listen(h, addr), bodies: map[int][]Sum{}, reached: make(chan struct{}), changed: make(chan struct{})}
 	s.Addr = s.listener.Addr().String()
 	s.conns.open = map[net.Conn]struct{}{}
 	s.done.Go(s.accept)
@@ -70,16 +72,17 @@ func StartSink(h Host, config SinkConfig) *Sink {
 func (s *Sink) Close() {
 	_ = s.listener.Close()
 	s.conns.closeAll()
+	s.SetAnswer(nil) // whoever hangs finds the connection closed
 	s.done.Wait()
 }
 
 // SetAnswer changes what the sink says from now on; nil is all good.
 func (s *Sink) SetAnswer(a Answer) {
-	if a == nil {
-		s.answer.Store(nil)
-		return
-	}
-	s.answer.Store(&a)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = a
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // Count is the number of messages taken.
@@ -295,10 +298,19 @@ func (c *sinkSession) end() error {
 }
 
 func (c *sinkSession) ask(stage, argument string) string {
-	if a := c.sink.answer.Load(); a != nil {
-		return (*a)(stage, argument)
+	for {
+		c.sink.mu.Lock()
+		a, changed := c.sink.answer, c.sink.changed
+		c.sink.mu.Unlock()
+		if a == nil {
+			return ""
+		}
+		reply := a(stage, argument)
+		if reply != "hang" {
+			return reply
+		}
+		<-changed
 	}
-	return ""
 }
 
 // say answers as the sink was told to, else with the good reply.
@@ -312,12 +324,8 @@ func (c *sinkSession) say(stage, argument, good string) error {
 	return c.reply(good)
 }
 
-// speak gives the reply somebody decided on; 421 and "hang" end the session.
+// speak gives the reply somebody decided on; 421 ends the session.
 func (c *sinkSession) speak(reply string) error {
-	if reply == "hang" {
-		_, _ = io.Copy(io.Discard, c.in)
-		return errQuit
-	}
 	if err := c.reply(reply); err != nil {
 		return err
 	}

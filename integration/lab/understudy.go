@@ -81,13 +81,12 @@ func NewUnderstudy(h Host, toPeer string, settings Settings) *Understudy {
 		Dir: dir, DataDir: filepath.Join(dir, "data"),
 		Notify: StartNotify(h, dir), host: h, binary: Binary(h),
 	}
-	recipients := filepath.Join(dir, "recipients")
-	write(h, recipients, "@example.test\n")
+	write(h, u.recipients(), "@example.test\n")
 	u.settings = Settings{
 		"site": "b", "data_dir": u.DataDir, "domains": []string{"example.test"},
 		"admin.socket": u.Admin, "admin.listen": u.Web,
 		"smtp.listen": []string{u.SMTP}, "smtp.hostname": "backup.lab.test",
-		"smtp.recipients.source": "file", "smtp.recipients.path": recipients,
+		"smtp.recipients.source": "file", "smtp.recipients.path": u.recipients(),
 		"smtp.deliver.to_peer":     toPeer,
 		"smtp.queue.reserve_bytes": "16MiB",
 	}
@@ -105,6 +104,18 @@ func (u *Understudy) Log() string { return filepath.Join(u.Dir, "log") }
 
 // Config is the path of its configuration.
 func (u *Understudy) Config() string { return filepath.Join(u.Dir, "understudy.yaml") }
+
+func (u *Understudy) recipients() string { return filepath.Join(u.Dir, "recipients") }
+
+// AddRecipient adds an address, or "@domain", to those that exist.
+func (u *Understudy) AddRecipient(address string) {
+	u.host.Helper()
+	old, err := os.ReadFile(u.recipients())
+	if err != nil {
+		u.host.Fatalf("add recipient: %v", err)
+	}
+	write(u.host, u.recipients(), string(old)+address+"\n")
+}
 
 // PID is the daemon's process id.
 func (u *Understudy) PID() int { return u.process.cmd.Process.Pid }
@@ -143,15 +154,27 @@ func (u *Understudy) writeConfig() {
 // Start starts the daemon and waits until it says READY=1.
 func (u *Understudy) Start() {
 	u.host.Helper()
+	u.Launch()
+	u.WaitReady()
+}
+
+// WaitReady waits until a launched daemon says READY=1.
+func (u *Understudy) WaitReady() {
+	u.host.Helper()
+	if !u.Notify.wait("READY=1", readyLimit, u.process.ended) {
+		u.host.Fatalf("understudy did not get ready; its log ends:\n%s", tail(u.Log(), 20))
+	}
+}
+
+// Launch starts the daemon and does not wait.
+func (u *Understudy) Launch() {
+	u.host.Helper()
 	u.Notify.Forget()
 	env := []string{"NOTIFY_SOCKET=" + u.Notify.Socket}
 	if u.Watchdog > 0 {
 		env = append(env, fmt.Sprintf("WATCHDOG_USEC=%d", u.Watchdog.Microseconds()))
 	}
 	u.process = start(u.host, u.Log(), env, u.binary, "serve", "-c", u.Config())
-	if !u.Notify.wait("READY=1", readyLimit, u.process.ended) {
-		u.host.Fatalf("understudy did not get ready; its log ends:\n%s", tail(u.Log(), 20))
-	}
 }
 
 // Kill ends the daemon as a crash would.
