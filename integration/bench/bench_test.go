@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -49,6 +51,32 @@ func TestTree(t *testing.T) {
 		t.Errorf("memory is %v MiB", m)
 	}
 	if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGroupLog: appends of many writers all return.
+func TestGroupLog(t *testing.T) {
+	t.Parallel()
+	log, err := newGroupLog(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done sync.WaitGroup
+	for range 20 {
+		done.Go(func() {
+			for range 20 {
+				if err := log.append(make([]byte, 100)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done.Wait()
+	if log.offset != 20*20*100 {
+		t.Errorf("%d bytes were written, want 40000", log.offset)
+	}
+	if err := log.close(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -71,8 +71,13 @@ func realMain() int {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
+	limits, err := measureDisk(scratch, 1, 10, 50, 200)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: measure disk:", err)
+		return 1
+	}
 	results, err := run(ctx, o)
-	text := markdown(o, results)
+	text := markdown(o, results, limits)
 	_, _ = os.Stdout.WriteString("\n" + text)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
