@@ -27,6 +27,9 @@ type ApplyRequest struct {
 	Selection Selection    `json:"selection"`
 	// All must be set where the selection selects nothing in particular.
 	All bool `json:"all,omitempty"`
+	// KeepPaused lets a flush leave next hops that are paused or down alone; else
+	// they are tried at once.
+	KeepPaused bool `json:"keep_paused,omitempty"`
 	queue.ApplyOptions
 }
 
@@ -41,7 +44,8 @@ type FlushRequest struct {
 	// Selection is narrowed to messages that are queued or active unless it names
 	// ids or states.
 	Selection Selection `json:"selection"`
-	// KeepPaused leaves paused next hops paused; else they are resumed.
+	// KeepPaused leaves next hops that are paused or down alone; else they are
+	// tried at once.
 	KeepPaused bool `json:"keep_paused,omitempty"`
 	// Retry flushes deferred messages again every few seconds until Timeout.
 	Retry bool `json:"retry,omitempty"`

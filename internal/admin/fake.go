@@ -332,7 +332,7 @@ func (f *Fake) Stats(context.Context) (queue.Stats, error) {
 
 // Subscribe implements Queue.
 func (f *Fake) Subscribe(ctx context.Context) (<-chan queue.Event, func()) {
-	ch := make(chan queue.Event, 64)
+	ch := make(chan queue.Event, 1024)
 	f.mu.Lock()
 	if f.watchers == nil {
 		f.watchers = map[chan queue.Event]int{}

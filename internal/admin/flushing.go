@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
+	"sync"
 	"time"
 
 	"understudy/smtp/queue"
@@ -15,6 +18,7 @@ import (
 const (
 	flushTick  = time.Second     // looks at hops, sends progress
 	flushRetry = 5 * time.Second // flushes again what was deferred
+	flushStep  = 500             // messages made due at once
 )
 
 // flushMessages flushes the selected messages and streams what comes of each.
@@ -45,6 +49,8 @@ type flushRun struct {
 	req FlushRequest
 	t   *flushTracker
 	out *stream
+	// events are those since before the messages were chosen.
+	events *pump
 	// began is when the messages were chosen: later answers are this flush's.
 	began   time.Time
 	resumed []string
@@ -55,6 +61,10 @@ type flushRun struct {
 // that no outcome is missed.
 func (f *flushRun) run(ctx context.Context, w http.ResponseWriter) error {
 	events, cancel := f.s.deps.Queue.Subscribe(ctx)
+	f.events = newPump()
+	var pumping sync.WaitGroup
+	pumping.Go(func() { f.events.run(events) })
+	defer pumping.Wait()
 	defer cancel()
 	if err := f.start(ctx); err != nil {
 		return err
@@ -67,7 +77,7 @@ func (f *flushRun) run(ctx context.Context, w http.ResponseWriter) error {
 	if err != nil {
 		return err
 	}
-	timedOut, err := f.follow(ctx, events)
+	timedOut, err := f.follow(ctx)
 	if err != nil {
 		f.out.fail(func(e *Error) any { return FlushLine{Error: e} }, err)
 		return err
@@ -108,15 +118,17 @@ func (f *flushRun) start(ctx context.Context) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	if err := f.resume(ctx); err != nil {
-		return err
+	if !f.req.KeepPaused {
+		if f.resumed, err = f.s.resumeHops(ctx); err != nil {
+			return err
+		}
 	}
-	change, err := f.s.deps.Queue.Apply(ctx, queue.Flush, queue.Selection{IDs: ids}, queue.ApplyOptions{})
+	skipped, err := f.apply(ctx, ids)
 	f.s.audit(ctx, string(queue.Flush), ids, len(ids), err, auditSelection(f.req.Selection, true))
 	if err != nil {
 		return queueError(err, "")
 	}
-	for id, why := range change.Skipped {
+	for id, why := range skipped {
 		m := byID[id]
 		// On loan already: that attempt's outcome counts.
 		if m == nil || m.State == queue.Active || m.State == queue.Queued {
@@ -129,32 +141,48 @@ func (f *flushRun) start(ctx context.Context) error {
 	return nil
 }
 
-// resume ends the pause of every next hop, unless the caller wants it kept.
-func (f *flushRun) resume(ctx context.Context) error {
-	if f.s.deps.Hops == nil || f.req.KeepPaused {
-		return nil
+// apply makes messages due, in steps: each message is an event, and the queue keeps
+// only so many for a reader.
+func (f *flushRun) apply(ctx context.Context, ids []string) (map[string]string, error) {
+	skipped := map[string]string{}
+	for chunk := range slices.Chunk(ids, flushStep) {
+		change, err := f.s.deps.Queue.Apply(ctx, queue.Flush, queue.Selection{IDs: chunk}, queue.ApplyOptions{})
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(skipped, change.Skipped)
 	}
-	hops, err := f.s.deps.Hops.Hops(ctx)
+	return skipped, nil
+}
+
+// resumeHops has every next hop that is paused or down tried at once; it returns
+// their names.
+func (s *Server) resumeHops(ctx context.Context) ([]string, error) {
+	if s.deps.Hops == nil {
+		return nil, nil
+	}
+	hops, err := s.deps.Hops.Hops(ctx)
 	if err != nil {
-		return fmt.Errorf("look at next hops: %w", err)
+		return nil, fmt.Errorf("look at next hops: %w", err)
 	}
+	var resumed []string
 	for _, h := range hops {
 		if h.State != HopPaused && h.State != HopDown {
 			continue
 		}
-		err := f.s.deps.Hops.Resume(ctx, h.Name)
-		f.s.audit(ctx, "resume_hop", nil, 1, err, slog.String("selection", h.Name))
+		err := s.deps.Hops.Resume(ctx, h.Name)
+		s.audit(ctx, "resume_hop", nil, 1, err, slog.String("selection", h.Name))
 		if err != nil {
-			return fmt.Errorf("resume next hop %s: %w", h.Name, err)
+			return resumed, fmt.Errorf("resume next hop %s: %w", h.Name, err)
 		}
-		f.resumed = append(f.resumed, h.Name)
+		resumed = append(resumed, h.Name)
 	}
-	return nil
+	return resumed, nil
 }
 
 // follow reports outcomes until all are final, the time is over (true) or the
 // caller has left.
-func (f *flushRun) follow(ctx context.Context, events <-chan queue.Event) (bool, error) {
+func (f *flushRun) follow(ctx context.Context) (bool, error) {
 	tick := time.NewTicker(flushTick)
 	defer tick.Stop()
 	var timeout, again <-chan time.Time
@@ -181,23 +209,12 @@ func (f *flushRun) follow(ctx context.Context, events <-chan queue.Event) (bool,
 			}))
 		case <-again:
 			if ids := f.t.takeDeferred(); len(ids) > 0 {
-				if _, err := f.s.deps.Queue.Apply(ctx, queue.Flush, queue.Selection{IDs: ids}, queue.ApplyOptions{}); err != nil {
+				if _, err := f.apply(ctx, ids); err != nil {
 					return false, err
 				}
 			}
-		case ev, ok := <-events:
-			if !ok {
-				return false, errors.New("stopped waiting: the daemon stops")
-			}
-			if m, done := f.t.event(ev); done {
-				if err := f.report([]FlushMessage{m}); err != nil {
-					return false, err
-				}
-			}
-			if len(events) > 0 {
-				continue // more is there already: send them together
-			}
-			if err := f.out.flush(); err != nil {
+		case <-f.events.ready:
+			if err := f.takeEvents(); err != nil {
 				return false, err
 			}
 		case <-tick.C:
@@ -207,6 +224,22 @@ func (f *flushRun) follow(ctx context.Context, events <-chan queue.Event) (bool,
 		}
 	}
 	return false, nil
+}
+
+// takeEvents reports what the events have decided.
+func (f *flushRun) takeEvents() error {
+	events, ended := f.events.take()
+	for i := range events {
+		if m, done := f.t.event(events[i]); done {
+			if err := f.report([]FlushMessage{m}); err != nil {
+				return err
+			}
+		}
+	}
+	if ended && len(f.t.open) > 0 {
+		return errors.New("stopped waiting: the daemon stops; the flush itself goes on")
+	}
+	return f.out.flush()
 }
 
 // look compares with the queue and the hops, and says that the flush is alive.

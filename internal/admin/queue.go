@@ -119,6 +119,11 @@ func (s *Server) applyAction(w http.ResponseWriter, r *http.Request) error {
 	if err := checkApply(req); err != nil {
 		return err
 	}
+	if req.Action == queue.Flush && !req.DryRun && !req.KeepPaused {
+		if _, err := s.resumeHops(r.Context()); err != nil {
+			return err
+		}
+	}
 	change, err := s.deps.Queue.Apply(r.Context(), req.Action, req.Selection, req.ApplyOptions)
 	if !req.DryRun {
 		s.audit(r.Context(), string(req.Action), change.IDs, change.Count, err, auditSelection(req.Selection, req.All),
@@ -146,6 +151,9 @@ func checkApply(req ApplyRequest) error {
 		return badRequest("action is missing")
 	default:
 		return badRequest("unknown action %q", req.Action)
+	}
+	if req.KeepPaused && req.Action != queue.Flush {
+		return badRequest("keep_paused is possible with flush only")
 	}
 	if req.To != "" && req.Action != queue.Requeue {
 		return badRequest("to is possible with requeue only")
