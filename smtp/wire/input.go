@@ -54,9 +54,6 @@ func (in *input) read() (int, error) {
 		copy(in.buf, in.buf[in.r:in.w])
 		in.w -= in.r
 		in.r = 0
-		if in.w == len(in.buf) {
-			return 0, io.ErrShortBuffer
-		}
 	}
 	n, err := in.conn.Read(in.buf[in.w:])
 	in.w += n

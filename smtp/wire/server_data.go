@@ -145,7 +145,6 @@ func (m *message) take(b []byte, clean bool) {
 func (m *message) refuse(err error) {
 	m.fault = err
 	m.span = nil
-	m.pace.cap(time.Now(), m.c.srv.cfg.DiscardTimeout)
 }
 
 // more reads once from the connection, within the time the sender has.

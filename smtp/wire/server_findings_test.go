@@ -129,7 +129,8 @@ var badEndings = map[string]string{
 	"NUL":             "te\x00xt\r\n.\r\n",
 	"LF NUL":          "text\n\x00.\r\n.\r\n",
 	"bare CR":         "te\rxt\r\n.\r\n",
-	"bare LF first":   "\ntext\r\n.\r\n",
+	"bare LF first":   "\n.\r\nRSET\r\n.\r\n",
+	"LF after a dot":  ".\n.\r\nRSET\r\n.\r\n",
 	"NUL . CRLF":      "text\x00\r\n.\r\n",
 }
 
@@ -206,6 +207,11 @@ func TestFinding05BytesAreExactOrRefused(t *testing.T) {
 		c.send("RSET\r\n")
 		c.expect("250 ")
 	}
+	c.envelope()
+	c.send("BDAT 2\r\na\r") // the CR stays alone
+	c.expect("250 ")
+	c.send("BDAT 0 LAST\r\n")
+	c.expect("550 5.6.11 ")
 	b.bodies(t, append(want, "no final")...)
 }
 

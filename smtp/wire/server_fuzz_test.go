@@ -24,7 +24,7 @@ type feed struct {
 func (f *feed) Read(p []byte) (int, error)       { return f.r.Read(p) }
 func (f *feed) Write(p []byte) (int, error)      { return f.out.Write(p) }
 func (f *feed) Close() error                     { return nil }
-func (f *feed) RemoteAddr() net.Addr             { return &net.UnixAddr{} }
+func (f *feed) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9} }
 func (f *feed) LocalAddr() net.Addr              { return &net.UnixAddr{} }
 func (f *feed) SetDeadline(time.Time) error      { return nil }
 func (f *feed) SetReadDeadline(time.Time) error  { return nil }
@@ -44,9 +44,11 @@ func (p *pieces) Read(b []byte) (int, error) {
 }
 
 // talk runs one connection over in, without sockets, and returns what was said.
-func talk(t testing.TB, b Backend, in []byte, piece int) string {
+func talk(t *testing.T, b Backend, in []byte, piece int) string {
 	t.Helper()
-	s, err := NewServer(DefaultServerConfig(), "mx.example.com", nil, b, nil)
+	cfg := DefaultServerConfig()
+	cfg.XClientFrom = []string{"127.0.0.1"}
+	s, err := NewServer(cfg, "mx.example.com", nil, b, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,9 +87,18 @@ func FuzzDataReader(f *testing.F) {
 		f.Add([]byte(s), uint8(2))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, piece uint8) {
-		content, _, clean, complete := plainContent(in)
-		b := &once{}
-		talk(t, b, append([]byte("EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"), in...), int(piece))
+		content, rest, clean, complete := plainContent(in)
+		in = in[:len(in)-len(rest)]
+		b := &once{copies: piece%2 == 1}
+		input := append([]byte("EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"), in...)
+		if complete {
+			input = append(input, "VRFY x\r\n"...)
+		}
+		said := talk(t, b, input, int(piece))
+		_, said, _ = strings.Cut(said, "\r\n354 ")
+		if lines := strings.Split(said, "\r\n"); complete && (len(lines) != 4 || !strings.HasPrefix(lines[2], "252 ")) {
+			t.Fatalf("%q: out of step: %q", in, said)
+		}
 		switch {
 		case !b.called:
 			t.Fatal("Data was not called")
@@ -139,6 +150,7 @@ func FuzzBDAT(f *testing.F) {
 	f.Add([]byte("a\rb"), []byte{2, 0, 1}, uint8(1), uint16(100))
 	f.Add([]byte("a\r\n.\r\nb\n"), []byte{1, 1, 1, 1}, uint8(3), uint16(20))
 	f.Add([]byte(""), []byte{}, uint8(3), uint16(20))
+	f.Add([]byte("a\r"), []byte{2}, uint8(0), uint16(100))
 	f.Add([]byte("x\x00"), []byte{1}, uint8(3), uint16(20))
 	f.Fuzz(func(t *testing.T, body, sizes []byte, piece uint8, cut uint16) {
 		var wireBytes bytes.Buffer
@@ -178,7 +190,7 @@ func FuzzCommand(f *testing.F) {
 		"MAIL FROM:<a@example.org> SIZE=10 BODY=8BITMIME RET=FULL ENVID=x+2By\r\nRCPT TO:<postmaster> NOTIFY=NEVER\r\n",
 		"MAIL FROM:<\"a b\\\"c\"@[IPv6:::1]>\r\nRCPT TO:<@x,@y:a@b> ORCPT=utf-8;\\x{41}\r\n",
 		"MAIL FROM:<\xc3\xa4@\xc3\xa4.example> SMTPUTF8\r\n", "VRFY x\r\nHELP\r\nNOOP\r\nRSET\r\nETRN x\r\nBDAT 3\r\nabcBDAT 0 LAST\r\n",
-		"XCLIENT ADDR=1.2.3.4\r\n", "STARTTLS\r\n", "GET / HTTP/1.1\r\n\r\n", "\r\n", "\n", "MAIL FROM:<>\r\nDATA\r\n.\r\nQUIT\r\n",
+		"XCLIENT ADDR=1.2.3.4 NAME=[UNAVAILABLE]\r\nEHLO x\r\n", "XFORWARD ADDR=IPV6:::1 PORT=1 HELO=a+2Bb\r\n", "STARTTLS\r\n", "GET / HTTP/1.1\r\n\r\n", "\r\n", "\n", "MAIL FROM:<>\r\nDATA\r\n.\r\nQUIT\r\n",
 	} {
 		f.Add([]byte(s), uint8(0))
 		f.Add([]byte(s), uint8(1))

@@ -117,7 +117,7 @@ func (s *sinkSession) Data(r io.Reader) error {
 }
 
 // serve runs a server on loopback until the test ends.
-func serve(t testing.TB, backend Backend, change func(*ServerConfig)) (*Server, string) {
+func serve(t *testing.T, backend Backend, change func(*ServerConfig)) (*Server, string) {
 	t.Helper()
 	cfg := DefaultServerConfig()
 	if change != nil {
@@ -166,12 +166,12 @@ func makeCert() tls.Certificate {
 
 // talker is a client that sends exactly what the test says.
 type talker struct {
-	t  testing.TB
+	t  *testing.T
 	nc net.Conn
 	r  *bufio.Reader
 }
 
-func dial(t testing.TB, addr string) *talker {
+func dial(t *testing.T, addr string) *talker {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr) //nolint:noctx // loopback, in a test
 	if err != nil {
@@ -279,7 +279,7 @@ func (c *talker) data(body string) {
 }
 
 // bodies checks what the backend took.
-func (s *sink) bodies(t testing.TB, want ...string) {
+func (s *sink) bodies(t *testing.T, want ...string) {
 	t.Helper()
 	got := s.all()
 	if len(got) != len(want) {
@@ -293,7 +293,7 @@ func (s *sink) bodies(t testing.TB, want ...string) {
 }
 
 // wait polls until ok.
-func wait(t testing.TB, ok func() bool) {
+func wait(t *testing.T, ok func() bool) {
 	t.Helper()
 	end := time.After(10 * time.Second)
 	for !ok() {

@@ -151,7 +151,9 @@ func TestSlowLoris(t *testing.T) {
 func TestProxyHeader(t *testing.T) {
 	t.Parallel()
 	b := &sink{}
-	_, addr := serve(t, b, func(c *ServerConfig) { c.ProxyFrom = []string{"127.0.0.1"} })
+	_, addr := serve(t, b, func(c *ServerConfig) {
+		c.ProxyFrom, c.XClientFrom = []string{"127.0.0.1"}, []string{"127.0.0.1"}
+	})
 	src := &net.TCPAddr{IP: net.ParseIP("2001:db8::7"), Port: 4711}
 	dst := &net.TCPAddr{IP: net.ParseIP("2001:db8::25"), Port: 25}
 	for version := range byte(2) {
@@ -177,6 +179,15 @@ func TestProxyHeader(t *testing.T) {
 	c := dial(t, addr)
 	c.send("PROXY UNKNOWN\r\n")
 	c.expect("220 ")
+	c.hello()
+	c.send("XCLIENT ADDR=192.0.2.1\r\n")
+	c.expect("220 ") // the proxy itself may
+	c = dial(t, addr)
+	c.send("PROXY TCP4 192.0.2.1 192.0.2.2 1 25\r\n")
+	c.expect("220 ")
+	c.hello()
+	c.send("XCLIENT ADDR=127.0.0.1\r\n")
+	c.expect("550 ") // its client may not
 	c = dial(t, addr)
 	c.send("EHLO x\r\n")
 	c.expect("421 4.7.0 ")

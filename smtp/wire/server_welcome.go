@@ -15,7 +15,7 @@ import (
 // consent, the watch for early talkers, the banner. False: the connection is over.
 func (c *Conn) welcome() bool {
 	c.in = newInput(c.raw, int(c.srv.cfg.MaxCommandLineBytes)+1, &c.srv.buffers)
-	if c.remote.IsValid() && c.srv.proxies.contains(c.remote.Addr()) {
+	if c.srv.proxies.contains(c.remote.Addr()) {
 		if err := c.readProxyHeader(); err != nil {
 			c.log.Warn("proxy header", "proxy", c.remote.String(), "err", err)
 			c.linger = true

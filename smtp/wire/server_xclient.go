@@ -25,7 +25,7 @@ type Forwarded struct {
 }
 
 func (c *Conn) mayXClient() bool {
-	return c.peer.IsValid() && c.srv.xclients.contains(c.peer.Addr())
+	return c.srv.xclients.contains(c.peer.Addr())
 }
 
 // attributes reads "NAME=value ..." in xtext; what is unavailable is empty.
