@@ -114,4 +114,8 @@ type Deps struct {
 	NextHop func() string
 	// Bouncer takes what operators bounce; nil refuses the action.
 	Bouncer Bouncer
+
+	// noSpare keeps the log from preparing segments in the background, so that
+	// tests see the same operations every time.
+	noSpare bool
 }

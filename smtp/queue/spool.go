@@ -169,6 +169,7 @@ func (s *Spool) open(deps Deps) error {
 	log, err := durable.OpenLog(durable.LogConfig{
 		Dir: s.logDir(), FS: s.fs, Name: "spool", SegmentBytes: s.cfg.SegmentBytes,
 		MaxRecordBytes: maxRecord(s.cfg), Logger: s.logger, Registerer: deps.Registerer, OnHealth: s.diskHealth,
+		NoSpare: deps.noSpare,
 	})
 	if err != nil {
 		return fmt.Errorf("open spool: %w", err)
