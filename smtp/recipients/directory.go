@@ -133,6 +133,14 @@ func newFetcher(sc SourceConfig) (fetcher, error) {
 	switch sc.Kind {
 	case KindFile:
 		return &file{path: sc.Path, format: sc.Format, max: sc.MaxBytes}, nil
+	case KindCommand:
+		return newCommand(sc), nil
+	case KindSQL:
+		return newSQL(sc), nil
+	case KindLDAP:
+		return &directorySearch{cfg: sc}, nil
+	case KindRedis:
+		return &redisSet{cfg: sc}, nil
 	}
 	return nil, fmt.Errorf("source %q: unknown kind", sc.Kind)
 }
