@@ -17,6 +17,8 @@ func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newRunHookCommand(a),
 		newCheckConfigCommand(a),
+		newServeCommand(a),
+		newDemoCommand(a),
 		newStatusCommand(a),
 		newQueueCommand(a),
 		newRecipientsCommand(a),

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 // notifier tells the service manager how we are (sd_notify(3)). Where there is
@@ -44,4 +45,13 @@ func (n notifier) watchdog(ctx context.Context, alive func(context.Context) erro
 			n.tell(daemon.SdNotifyWatchdog)
 		}
 	}
+}
+
+// monotonicMicroseconds is CLOCK_MONOTONIC, which RELOADING=1 wants.
+func monotonicMicroseconds() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return ts.Nano() / int64(time.Microsecond)
 }
