@@ -209,7 +209,7 @@ func summaryLine(s admin.FlushSummary) string {
 	var parts []string
 	for _, o := range []admin.Outcome{
 		admin.OutcomeDelivered, admin.OutcomeDeferred, admin.OutcomeRefused, admin.OutcomeHeld,
-		admin.OutcomeDeleted, admin.OutcomeSkipped, admin.OutcomeWaiting, admin.OutcomeGone,
+		admin.OutcomeDeleted, admin.OutcomeSkipped, admin.OutcomeWaiting,
 	} {
 		if n := s.Outcomes[o]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))

@@ -241,14 +241,14 @@ reached now, and when the next attempt is due.`,
 			if err != nil {
 				return q.explain(c, err)
 			}
-			hop := hopOf(hops, d.NextHop)
+			hops = hopsOf(hops, d.NextHop)
 			if asJSON {
 				return q.a.printDaemonJSON(struct {
 					queue.Detail
-					Hop *admin.Hop `json:"hop,omitempty"`
-				}{d, hop})
+					Hops []admin.Hop `json:"hops"`
+				}{d, hops})
 			}
-			q.a.printWhy(&d, hop)
+			q.a.printWhy(&d, hops)
 			return nil
 		},
 	}
@@ -256,20 +256,20 @@ reached now, and when the next attempt is due.`,
 	return cmd
 }
 
-// hopOf finds a message's next hop; where there is only one it is that.
-func hopOf(hops []admin.Hop, name string) *admin.Hop {
-	for i := range hops {
-		if hops[i].Name == name {
-			return &hops[i]
+// hopsOf finds a message's next hops; several are named by preference.
+func hopsOf(hops []admin.Hop, names string) []admin.Hop {
+	out := []admin.Hop{}
+	for name := range strings.SplitSeq(names, ", ") {
+		for _, h := range hops {
+			if h.Name == name {
+				out = append(out, h)
+			}
 		}
 	}
-	if len(hops) == 1 {
-		return &hops[0]
-	}
-	return nil
+	return out
 }
 
-func (a *app) printWhy(d *queue.Detail, hop *admin.Hop) {
+func (a *app) printWhy(d *queue.Detail, hops []admin.Hop) {
 	a.printf("%s from %s, received %s, is %s.\n", safe(d.ID), angle(d.Sender), stamp(d.Received), safe(string(d.State)))
 	switch d.State {
 	case queue.Held:
@@ -292,8 +292,8 @@ func (a *app) printWhy(d *queue.Detail, hop *admin.Hop) {
 			a.printf("The next attempt is at %s; at once with: understudy queue flush %s\n", stamp(d.NextAttempt), safe(d.ID))
 		}
 	}
-	if hop != nil && hop.State != admin.HopUp {
-		a.printf("Its next hop %s is %s since %s: %s\n", safe(hop.Name), safe(string(hop.State)), stamp(hop.Since), safe(hop.Reason))
+	for i := range hops {
+		a.printf("Its next hop %s\n", hopLine(&hops[i]))
 	}
 	for _, r := range d.Recipients {
 		words := (admin.FlushRecipient{Code: r.Code, Enhanced: r.Enhanced, Text: r.Text}).String()

@@ -65,7 +65,6 @@ const (
 	OutcomeDeleted   Outcome = "deleted"   // or bounced, meanwhile
 	OutcomeSkipped   Outcome = "skipped"   // could not be flushed; Text says why
 	OutcomeWaiting   Outcome = "waiting"   // not attempted before the time-out
-	OutcomeGone      Outcome = "gone"      // left the queue, and how was not seen
 )
 
 // FlushLine is one line of a flush's answer; exactly one field is set.

@@ -64,7 +64,12 @@ func (c *Client) List(ctx context.Context, sel Selection, fn func(queue.Summary)
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	dec := json.NewDecoder(bufio.NewReaderSize(body, streamBuffer))
+	return readList(body, fn)
+}
+
+// readList decodes what WriteList has written.
+func readList(r io.Reader, fn func(queue.Summary) error) error {
+	dec := json.NewDecoder(bufio.NewReaderSize(r, streamBuffer))
 	if _, err := dec.Token(); err != nil {
 		return cutShort("listing", err)
 	}

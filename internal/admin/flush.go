@@ -28,6 +28,8 @@ type flushItem struct {
 	// answered since the flush.
 	waiting map[string]int
 	answers []FlushRecipient
+	// missing says that the last look did not find it in the queue.
+	missing bool
 	// deferred says that it was put off and is to be flushed again.
 	deferred bool
 	// recipients are those that were open, to begin the next attempt with.
@@ -154,8 +156,8 @@ func (it *flushItem) message(o Outcome, text string) FlushMessage {
 
 // resync compares what is followed with a listing of exactly those messages: for
 // what the events did not tell (a slow reader loses some). since is when the
-// flush began.
-func (t *flushTracker) resync(list []queue.Summary, since time.Time) []FlushMessage {
+// flush began, removed knows what operators have deleted or bounced.
+func (t *flushTracker) resync(list []queue.Summary, since time.Time, removed func(id string) bool) []FlushMessage {
 	have := make(map[string]*queue.Summary, len(list))
 	for i := range list {
 		have[list[i].ID] = &list[i]
@@ -166,8 +168,13 @@ func (t *flushTracker) resync(list []queue.Summary, since time.Time) []FlushMess
 		switch {
 		case !ok && len(it.waiting) == 0 && len(it.answers) > 0:
 			out = append(out, t.settle(it))
+		case !ok && !it.missing:
+			it.missing = true // the event that says how may still be on its way
+		case !ok && removed(id):
+			out = append(out, t.finish(it, OutcomeDeleted, ""))
 		case !ok:
-			out = append(out, t.finish(it, OutcomeGone, "left the queue, and how was not seen"))
+			// A message leaves the queue delivered, or by an operator's hand.
+			out = append(out, t.finish(it, OutcomeDelivered, "the next hop's answer was not seen"))
 		case m.State == queue.Held:
 			out = append(out, t.finish(it, OutcomeHeld, m.Reason))
 		case m.State == queue.Refused:

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,9 @@ const (
 	flushTick  = time.Second     // looks at hops, sends progress
 	flushRetry = 5 * time.Second // flushes again what was deferred
 	flushStep  = 500             // messages made due at once
+	// flushGrace is how long an unreachable next hop may take to come up: who
+	// flushes has often just started it.
+	flushGrace = 10 * time.Second
 )
 
 // flushMessages flushes the selected messages and streams what comes of each.
@@ -55,11 +59,50 @@ type flushRun struct {
 	began   time.Time
 	resumed []string
 	skipped []FlushMessage
+
+	mu      sync.Mutex
+	removed map[string]bool // by operators, since the flush began
+}
+
+// wasRemoved says whether an operator deleted or bounced the message meanwhile.
+func (f *flushRun) wasRemoved(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.removed[id]
+}
+
+// followFlush makes f known to removals while it runs; the returned function ends
+// that.
+func (s *Server) followFlush(f *flushRun) func() {
+	f.removed = map[string]bool{}
+	s.flushMu.Lock()
+	defer s.flushMu.Unlock()
+	s.flushes[f] = struct{}{}
+	return func() {
+		s.flushMu.Lock()
+		defer s.flushMu.Unlock()
+		delete(s.flushes, f)
+	}
+}
+
+// noteRemoved tells running flushes what an operator has removed: a flush that
+// lost events must not take that for delivered.
+func (s *Server) noteRemoved(ids []string) {
+	s.flushMu.Lock()
+	defer s.flushMu.Unlock()
+	for f := range s.flushes {
+		f.mu.Lock()
+		for _, id := range ids {
+			f.removed[id] = true
+		}
+		f.mu.Unlock()
+	}
 }
 
 // run is the whole flush. Events are subscribed to before anything is touched, so
 // that no outcome is missed.
 func (f *flushRun) run(ctx context.Context, w http.ResponseWriter) error {
+	defer f.s.followFlush(f)()
 	events, cancel := f.s.deps.Queue.Subscribe(ctx)
 	f.events = newPump()
 	var pumping sync.WaitGroup
@@ -183,7 +226,7 @@ func (s *Server) resumeHops(ctx context.Context) ([]string, error) {
 // follow reports outcomes until all are final, the time is over (true) or the
 // caller has left.
 func (f *flushRun) follow(ctx context.Context) (bool, error) {
-	tick := time.NewTicker(flushTick)
+	tick := time.NewTicker(f.s.flushTick)
 	defer tick.Stop()
 	var timeout, again <-chan time.Time
 	if f.req.Timeout > 0 {
@@ -192,7 +235,7 @@ func (f *flushRun) follow(ctx context.Context) (bool, error) {
 		timeout = timer.C
 	}
 	if f.req.Retry {
-		ticker := time.NewTicker(flushRetry)
+		ticker := time.NewTicker(f.s.flushRetry)
 		defer ticker.Stop()
 		again = ticker.C
 	}
@@ -248,7 +291,11 @@ func (f *flushRun) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := f.report(f.t.resync(list, f.began)); err != nil {
+	// What happened before the listing is told by events first.
+	if err := f.takeEvents(); err != nil {
+		return err
+	}
+	if err := f.report(f.t.resync(list, f.began, f.wasRemoved)); err != nil {
 		return err
 	}
 	why := ""
@@ -270,8 +317,8 @@ func (f *flushRun) look(ctx context.Context) error {
 }
 
 // unreachable ends the messages whose next hop was tried since the flush began
-// and cannot be reached: nobody would attempt them. With retry they stay open, and
-// the reason is for the progress line.
+// and still cannot be reached after a grace: nobody would attempt them. With retry
+// they stay open. The reason is for the progress line.
 func (f *flushRun) unreachable(list []queue.Summary, hops []Hop) ([]FlushMessage, string) {
 	down := map[string]string{}
 	why := ""
@@ -281,16 +328,23 @@ func (f *flushRun) unreachable(list []queue.Summary, hops []Hop) ([]FlushMessage
 			why = down[h.Name]
 		}
 	}
-	if len(down) == 0 || f.req.Retry {
+	if len(down) == 0 || f.req.Retry || time.Since(f.began) < f.s.flushGrace {
 		return nil, why
 	}
 	texts := map[string]string{}
 	for _, m := range list {
-		text, known := down[m.NextHop]
-		if !known && len(down) == len(hops) {
-			text, known = why, true // none can be reached, whatever it is called
+		if m.State != queue.Queued {
+			continue
 		}
-		if known && m.State == queue.Queued {
+		text, all := "", true
+		for name := range strings.SplitSeq(m.NextHop, ", ") {
+			one, isDown := down[name]
+			text, all = one, all && isDown
+		}
+		if !all && len(down) == len(hops) {
+			text, all = why, true // none can be reached, whatever it is called
+		}
+		if all {
 			texts[m.ID] = text
 		}
 	}

@@ -126,6 +126,9 @@ func (s *Server) applyAction(w http.ResponseWriter, r *http.Request) error {
 	}
 	change, err := s.deps.Queue.Apply(r.Context(), req.Action, req.Selection, req.ApplyOptions)
 	if !req.DryRun {
+		if req.Action == queue.Delete || req.Action == queue.Bounce {
+			s.noteRemoved(change.IDs)
+		}
 		s.audit(r.Context(), string(req.Action), change.IDs, change.Count, err, auditSelection(req.Selection, req.All),
 			slog.String("to", req.To), slog.String("reason", req.Reason))
 	}

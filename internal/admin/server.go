@@ -59,6 +59,12 @@ type Server struct {
 
 	socket *unixSocket
 	web    net.Listener
+
+	flushMu sync.Mutex
+	flushes map[*flushRun]struct{}
+
+	// flushTick, flushRetry and flushGrace are the constants; tests are in a hurry.
+	flushTick, flushRetry, flushGrace time.Duration
 }
 
 // New builds a server; it neither listens nor touches files. It returns the
@@ -67,7 +73,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, deps: deps, log: deps.Logger}
+	s := &Server{cfg: cfg, deps: deps, log: deps.Logger, flushTick: flushTick, flushRetry: flushRetry, flushGrace: flushGrace}
+	s.flushes = map[*flushRun]struct{}{}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

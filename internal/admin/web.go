@@ -71,6 +71,9 @@ func (s *Server) checkHost(next http.Handler) http.Handler {
 
 func (s *Server) hostAllowed(r *http.Request) bool {
 	host := hostOnly(r.Host)
+	if host == "" {
+		return false
+	}
 	if loopbackHost(r.Host) || strings.EqualFold(host, hostOnly(s.cfg.Listen)) {
 		return true
 	}
