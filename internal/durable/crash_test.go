@@ -223,14 +223,14 @@ func TestFaultAtEveryOperation(t *testing.T) {
 		{Err: durable.ErrNoSpace, Partly: true},
 	}
 	whole := simfs.New()
-	runHistory(t, whole, 3, 40)
+	runHistory(t, whole, 3, 25)
 	for n := 1; n <= whole.Ops(); n++ {
 		for i, fault := range faults {
 			fsys := simfs.New()
 			fsys.FailAt(n, fault)
-			h := runHistory(t, fsys, 3, 40)
-			if n > 1 && len(h.acked) < 39 {
-				t.Errorf("one fault failed %d appends", 40-len(h.acked))
+			h := runHistory(t, fsys, 3, 25)
+			if n > 1 && len(h.acked) < 24 {
+				t.Errorf("one fault failed %d appends", 25-len(h.acked))
 			}
 			h.check(t, fsys.Clone())
 			h.check(t, fsys.Restart(uint64(n)))
