@@ -92,7 +92,10 @@ func runHistory(t *testing.T, fsys *simfs.FS, seed uint64, steps int) *history {
 	}
 	cancel()
 	select {
-	case <-done:
+	case err := <-done:
+		if err != nil && !fsys.Crashed() {
+			t.Error(err)
+		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("Run does not end")
 	}
@@ -164,7 +167,9 @@ func (h *history) check(t *testing.T, fsys *simfs.FS) {
 		t.Errorf("append after restart: %v", err)
 	}
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 	_ = log.Close()
 
 	log, third := replaySim(t, fsys, durable.Pos{})

@@ -34,11 +34,16 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-	// Size is the length in bytes.
-	Size() (int64, error)
+	Sizer
 	// Sync makes data and length durable (fdatasync). After an error the state of
 	// the written pages is unknown: do not call it again and hope.
 	Sync() error
+}
+
+// Sizer is the part of File that is about its length.
+type Sizer interface {
+	// Size is the length in bytes.
+	Size() (int64, error)
 	// Allocate reserves blocks so that the file is at least size bytes long and
 	// writing into it needs no further space (where the file system can promise
 	// that; copy-on-write ones cannot). New bytes read as zero. ErrNoSpace where

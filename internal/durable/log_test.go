@@ -8,15 +8,15 @@ import (
 )
 
 // startLog opens, replays and runs a log; the returned function stops it.
-func startLog(t testing.TB, cfg LogConfig, fn func(Record) error) (*Log, Report, func()) {
-	t.Helper()
+func startLog(tb testing.TB, cfg LogConfig, fn func(Record) error) (*Log, Report, func()) {
+	tb.Helper()
 	l, err := OpenLog(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	report, err := l.Replay(Pos{}, fn)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -24,13 +24,13 @@ func startLog(t testing.TB, cfg LogConfig, fn func(Record) error) (*Log, Report,
 	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		if err := l.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	return l, report, stop
 }
 

@@ -314,7 +314,9 @@ func TestRunEnds(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- log.Run(ctx) }()
-	<-answers
+	if err := <-answers; err != nil {
+		t.Error(err)
+	}
 	fsys.Crash()
 	cancel()
 	deadline := time.After(20 * time.Second)

@@ -202,7 +202,7 @@ func (s *segmentScan) read(p []byte, off int64) {
 	if n == len(p) {
 		return
 	}
-	if err == io.EOF || off+int64(n) >= s.size { //nolint:errorlint // io.ReaderAt returns it bare
+	if err == io.EOF || off+int64(n) >= s.size {
 		clear(p[n:])
 		return
 	}
@@ -211,7 +211,7 @@ func (s *segmentScan) read(p []byte, off int64) {
 		step := min(len(p)-i, int(blockBytes-(off+int64(i))%blockBytes))
 		if n, err := s.r.ReadAt(p[i:i+step], off+int64(i)); n < step {
 			clear(p[i+n : i+step])
-			if err != io.EOF { //nolint:errorlint // as above
+			if err != io.EOF {
 				s.unreadable = max(s.unreadable, off+int64(i+step))
 			}
 		}

@@ -5,7 +5,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 
-	"understudy/internal/durable"
+	"understudy/internal/durable" //nolint:depguard // simfs stands one floor above
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"understudy/internal/durable"
+	"understudy/internal/durable" //nolint:depguard // simfs stands one floor above
 )
 
 var (
