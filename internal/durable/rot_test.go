@@ -322,13 +322,19 @@ func TestRunEnds(t *testing.T) {
 	deadline := time.After(20 * time.Second)
 	for n := 1; n < cap(answers); n++ {
 		select {
-		case <-answers:
+		case err := <-answers:
+			if err != nil && !errors.Is(err, durable.ErrClosed) && !errors.Is(err, simfs.ErrCrashed) {
+				t.Error(err)
+			}
 		case <-deadline:
 			t.Fatalf("%d of %d answered", n, cap(answers))
 		}
 	}
 	select {
-	case <-done:
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
 	case <-deadline:
 		t.Fatal("Run does not end")
 	}
