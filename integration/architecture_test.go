@@ -21,6 +21,7 @@ import (
 var floors = map[string]int{
 	"internal/durable":        0,
 	"internal/durable/simfs":  1,
+	"internal/hooks":          0,
 	"internal/peer":           0,
 	"smtp/wire":               0,
 	"smtp/wire/probe":         0,
@@ -43,6 +44,7 @@ var floors = map[string]int{
 	"dnsfailover/probe":       2,
 	"dnsfailover/tunnel":      2,
 	"internal/admin":          3,
+	"smtp/dsn":                3,
 	"internal/config":         4,
 	"internal/daemon":         5,
 	"internal/demo":           6,

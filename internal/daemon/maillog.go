@@ -72,11 +72,11 @@ func (h *mailHandler) WithGroup(name string) slog.Handler {
 
 // Handle implements slog.Handler.
 func (h *mailHandler) Handle(_ context.Context, r slog.Record) error {
-	f := fields{}
+	f := make(fields, 0, len(h.attrs)+r.NumAttrs())
 	for _, a := range h.attrs {
-		f.add("", a)
+		f = f.with("", a)
 	}
-	r.Attrs(func(a slog.Attr) bool { f.add(h.prefix, a); return true })
+	r.Attrs(func(a slog.Attr) bool { f = f.with(h.prefix, a); return true })
 
 	var b bytes.Buffer
 	if h.stamp {
@@ -105,24 +105,25 @@ type fields []field
 
 type field struct{ key, value string }
 
-func (f *fields) add(prefix string, a slog.Attr) {
+// with adds an attribute, a group's members one by one.
+func (f fields) with(prefix string, a slog.Attr) fields {
 	v := a.Value.Resolve()
-	if v.Kind() == slog.KindGroup {
-		if a.Key != "" {
-			prefix += a.Key + "."
-		}
-		for _, g := range v.Group() {
-			f.add(prefix, g)
-		}
-		return
+	if v.Kind() != slog.KindGroup {
+		return append(f, field{prefix + a.Key, v.String()})
 	}
-	*f = append(*f, field{prefix + a.Key, v.String()})
+	if a.Key != "" {
+		prefix += a.Key + "."
+	}
+	for _, g := range v.Group() {
+		f = f.with(prefix, g)
+	}
+	return f
 }
 
 func (f fields) get(key string) string {
-	for i := len(f) - 1; i >= 0; i-- {
-		if f[i].key == key {
-			return f[i].value
+	for _, a := range slices.Backward(f) {
+		if a.key == key {
+			return a.value
 		}
 	}
 	return ""

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -31,8 +32,7 @@ func (s *stack) push(name string, limit time.Duration, stop func(context.Context
 // joins their errors. A second call does nothing.
 func (s *stack) unwind(ctx context.Context) error {
 	var errs []error
-	for i := len(s.steps) - 1; i >= 0; i-- {
-		st := s.steps[i]
+	for _, st := range slices.Backward(s.steps) {
 		began := time.Now()
 		sctx, cancel := context.WithTimeout(ctx, st.limit)
 		err := st.stop(sctx)

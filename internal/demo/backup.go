@@ -30,7 +30,8 @@ type backup struct {
 
 	client *admin.Client
 	cmd    *exec.Cmd
-	ended  chan error
+	ended  chan struct{} // closed when the child has ended
+	how    error         // how it ended, once it has
 	log    *tail
 	addr   string // where it accepts mail
 }
@@ -76,8 +77,11 @@ func (b *backup) start(ctx context.Context) error {
 	if err := b.cmd.Start(); err != nil {
 		return fmt.Errorf("start backup: %w", err)
 	}
-	b.ended = make(chan error, 1)
-	go func(cmd *exec.Cmd, ended chan<- error) { ended <- cmd.Wait() }(b.cmd, b.ended)
+	b.ended = make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) {
+		b.how = cmd.Wait()
+		close(ended)
+	}(b.cmd, b.ended)
 
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -93,9 +97,9 @@ func (b *backup) start(ctx context.Context) error {
 			}
 		}
 		select {
-		case err := <-b.ended:
+		case <-b.ended:
 			b.cmd = nil
-			return fmt.Errorf("backup ended at once (%w): %s", errors.Join(err, errEnded), b.log)
+			return fmt.Errorf("backup ended at once (%w): %s", errors.Join(b.how, errEnded), b.log)
 		case <-ctx.Done():
 			return fmt.Errorf("backup does not answer: %w: %s", context.Cause(ctx), b.log)
 		case <-tick.C:

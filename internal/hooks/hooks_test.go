@@ -117,7 +117,7 @@ func TestCallThroughASocket(t *testing.T) {
 	dir, owner := hookDir(t)
 	write(t, dir, "say", "echo hello", 0o755)
 	socket := filepath.Join(t.TempDir(), "h.sock")
-	l, err := net.Listen("unix", socket)
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}

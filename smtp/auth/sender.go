@@ -98,14 +98,10 @@ func (v *Verifier) spf(ctx context.Context, s Sender) (bool, error) {
 		return false, nil
 	}
 	res, err := spf.CheckHostWithSender(s.Addr.Unmap().AsSlice(), s.HELO, s.MailFrom, spf.WithContext(ctx), spf.WithResolver(v.Resolver))
-	switch res {
-	case spf.Pass:
-		return true, nil
-	case spf.TempError:
+	if res == spf.TempError {
 		return false, fmt.Errorf("%w: spf of %s: %w", ErrUnknown, s.MailFrom, err)
-	default:
-		return false, nil
 	}
+	return res == spf.Pass, nil
 }
 
 // dkim returns the domain of a valid signature that aligns with domain.
