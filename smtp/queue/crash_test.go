@@ -174,7 +174,7 @@ func (h *history) step() error {
 	case 13:
 		return h.s.writeCheckpoint(context.Background())
 	case 14:
-		return h.s.eraseSpills(context.Background())
+		return errors.Join(h.deliver(), h.s.eraseSpills(context.Background()))
 	default:
 		return errors.Join(h.s.compact(context.Background()), h.s.erase(context.Background()))
 	}
@@ -199,10 +199,10 @@ func (h *history) commit(size int) error {
 	}
 	err = d.Commit(context.Background(), env, []byte("Received: test\r\n"))
 	if err != nil {
-		// It may be on disk; then it is whole, and as it was accepted.
+		// A crash now may bring it back; then it is whole, and as it was accepted.
 		m := newMessage(ident{}, env, 0)
 		h.s.judge(m, env)
-		h.l.views[id] = append(h.l.views[id], viewOf(m.summary(h.s.clock, "")))
+		h.l.views[id] = []view{viewOf(m.summary(h.s.clock, "")), absent}
 		return err
 	}
 	h.l.note(h.s.Spool, id)
@@ -259,7 +259,11 @@ func (h *history) apply(a Action) error {
 	}
 	_, err := h.s.Apply(context.Background(), a, sel, ApplyOptions{})
 	for _, id := range sel.IDs {
+		before := len(h.l.views[id])
 		h.l.note(h.s.Spool, id)
+		if views := h.l.views[id]; err == nil && len(views) > before {
+			h.l.views[id] = views[len(views)-1:] // nil: the change is on disk
+		}
 	}
 	return err
 }
@@ -272,7 +276,7 @@ func runHistory(fsys durable.FS, seed uint64, steps int) (*ledger, error) {
 	if err != nil {
 		return l, err
 	}
-	h := &history{s: s, fs: fsys, rng: rand.New(rand.NewPCG(seed, 1)), l: l}
+	h := &history{s: s, fs: fsys, rng: newTestRand(seed), l: l}
 	err = h.run(steps)
 	return l, errors.Join(err, s.close())
 }
@@ -408,3 +412,5 @@ func TestCrashInLongHistories(t *testing.T) {
 		})
 	}
 }
+
+func newTestRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }

@@ -110,13 +110,21 @@ func (s *Spool) Room(sizeBytes int64) error {
 
 // Create implements smtp.Queue.
 func (s *Spool) Create(ctx context.Context, sizeHint int64) (smtp.Draft, error) {
+	d, err := s.create(ctx, sizeHint, s.idents.next(time.Now()))
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (s *Spool) create(ctx context.Context, sizeHint int64, id ident) (*draft, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if err := s.Room(sizeHint); err != nil {
 		return nil, err
 	}
-	d := &draft{s: s, id: s.idents.next(time.Now())}
+	d := &draft{s: s, id: id}
 	d.text = d.id.String()
 	if sizeHint > s.cfg.SpillBytes {
 		if err := d.spill(); err != nil {
@@ -133,6 +141,19 @@ func (s *Spool) Create(ctx context.Context, sizeHint int64) (smtp.Draft, error) 
 }
 
 func (d *draft) ID() string { return d.text }
+
+// Renew starts an empty draft with the id of d, which is not committed any more:
+// a filter that changes a message does not change its id.
+func (d *draft) Renew(ctx context.Context, sizeHint int64) (smtp.Draft, error) {
+	if d.ended {
+		return nil, errEnded
+	}
+	again, err := d.s.create(ctx, sizeHint, d.id)
+	if err != nil {
+		return nil, err
+	}
+	return again, nil
+}
 
 func (d *draft) Write(p []byte) (int, error) {
 	if d.ended {

@@ -199,6 +199,11 @@ func TestDeliveryRemoves(t *testing.T) {
 		if err := errors.Join(err, in.Close()); err != nil || string(got) != "Received: test\r\n"+body || n != int64(len(got)) {
 			t.Fatalf("read %d bytes of %d: %v", len(got), n, err)
 		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if again, err := r.Take(ctx, "", 10); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a message on loan was lent again: %d, %v", len(again), err)
+		}
+		cancel()
 		if st := r.show(id).State; st != Active {
 			t.Errorf("state on loan is %s", st)
 		}
