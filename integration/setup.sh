@@ -15,6 +15,8 @@ wanted=(
 	swaks:swaks                # a client written by others
 	fusermount3:fuse3          # the power-cut file system
 	ip:iproute2                # network namespaces
+	systemd-analyze:systemd    # how much the unit leaves open
+	fail2ban-regex:fail2ban    # whether its filter finds our refusals
 )
 
 missing_packages() {
