@@ -160,6 +160,7 @@ type Client struct {
 	last     *flight // the message begun last
 	quitting bool
 	sent     int
+	wrote    error // why a write failed
 	err      error
 
 	dead chan struct{} // closed with err

@@ -64,7 +64,7 @@ type Stage uint8
 
 // The stages.
 const (
-	// StageNone: nothing of the message was sent.
+	// StageNone: nothing of the message was sent; it may be tried again at once.
 	StageNone Stage = iota
 	// StageMail: the answer is the one to MAIL.
 	StageMail

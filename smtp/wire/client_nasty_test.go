@@ -42,15 +42,15 @@ func TestNastyServers(t *testing.T) {
 		{"421 instead of MAIL's answer", chunked, func(p *clientPeer) {
 			both(p)
 			p.say("421 4.3.2 bye")
-		}, "x\r\n", "421@MAIL 421@MAIL", "-@connect(behind)", ErrClosing, false},
+		}, "x\r\n", "421@MAIL 421@MAIL", "-@MAIL(behind)", ErrClosing, false},
 		{"421 at the second RCPT", chunked, func(p *clientPeer) {
 			both(p)
 			p.say("250 ok", "250 ok", "421 4.3.2 bye")
-		}, "x\r\n", "421@RCPT 421@RCPT", "-@connect(behind)", ErrClosing, false},
+		}, "x\r\n", "421@RCPT 421@RCPT", "-@MAIL(behind)", ErrClosing, false},
 		{"421 at the end", chunked, func(p *clientPeer) {
 			both(p)
 			p.say("250 ok", "250 ok", "550 no", "421 4.3.2 bye")
-		}, "x\r\n", "421 550@RCPT", "-@connect(behind)", ErrClosing, false},
+		}, "x\r\n", "421 550@RCPT", "-@MAIL(behind)", ErrClosing, false},
 		{"421 between messages", chunked, func(p *clientPeer) {
 			both(p)
 			p.say("250 ok", "250 ok", "250 ok", "250 done", "421 enough")
@@ -58,11 +58,11 @@ func TestNastyServers(t *testing.T) {
 		{"closes in mid-pipeline", chunked, func(p *clientPeer) {
 			both(p)
 			p.say("250 ok", "250 ok")
-		}, "x\r\n", "-@RCPT -@RCPT", "-@connect(behind)", nil, false},
+		}, "x\r\n", "-@RCPT -@RCPT", "-@MAIL(behind)", nil, false},
 		{"closes after the first answer", chunked, func(p *clientPeer) {
 			both(p)
 			p.say("250 ok", "250 ok", "250 ok", "250 done")
-		}, "x\r\n", "250 250", "-@connect", nil, false},
+		}, "x\r\n", "250 250", "-@MAIL", nil, false},
 		{"nobody accepted, then a good one", chunked, func(p *clientPeer) {
 			both(p)
 			p.say("250 ok", "550 5.1.1 no", "450 4.2.1 later", "554 5.5.1 no valid recipients", "250 reset", "250 ok", "250 ok", "250 done")
@@ -94,7 +94,7 @@ func TestNastyServers(t *testing.T) {
 			both(p)
 			p.say("250 ok", "250 ok", "250 ok", "250 done", "500 what?")
 			p.drain()
-		}, "x\r\n", "250 250", "-@connect", ErrReply, false},
+		}, "x\r\n", "250 250", "-@MAIL", ErrReply, false},
 		{"an answer too many", chunked, func(p *clientPeer) {
 			p.say("250 surprise")
 			p.drain()
@@ -103,12 +103,12 @@ func TestNastyServers(t *testing.T) {
 			both(p)
 			p.say("250 ok", "<html>")
 			p.drain()
-		}, "x\r\n", "-@MAIL -@MAIL", "-@connect(behind)", ErrReply, false},
+		}, "x\r\n", "-@MAIL -@MAIL", "-@MAIL(behind)", ErrReply, false},
 		{"354 in answer to BDAT", chunked, func(p *clientPeer) {
 			both(p)
 			p.say("250 ok", "250 ok", "250 ok", "354 go on")
 			p.drain()
-		}, "x\r\n", "-@RCPT -@RCPT", "-@connect(behind)", ErrReply, false},
+		}, "x\r\n", "-@RCPT -@RCPT", "-@MAIL(behind)", ErrReply, false},
 		{"DATA accepted for nobody", plain, func(p *clientPeer) {
 			head(p)
 			p.say("250 ok", "550 no", "550 no", "354 go")

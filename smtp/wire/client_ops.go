@@ -106,6 +106,7 @@ func (c *Client) push(op clientOp) error {
 	c.ops = append(c.ops, op)
 	if op.flight != nil {
 		op.flight.pending++
+		op.flight.stage = max(op.flight.stage, StageMail) // the least it waits for
 	}
 	return nil
 }
@@ -113,16 +114,33 @@ func (c *Client) push(op clientOp) error {
 // write appends to the output buffer.
 func (c *Client) write(b []byte) error {
 	if _, err := c.bw.Write(b); err != nil {
-		c.fail(err)
-		return c.Err() // the first cause, which may be another
+		return c.broken(err)
 	}
 	return nil
 }
 
+// broken ends a connection that takes no more bytes. What the server said
+// before it closed is still worth a moment: it may be 421.
+func (c *Client) broken(err error) error {
+	c.mu.Lock()
+	c.wrote = err
+	c.armLocked()
+	c.mu.Unlock()
+	timer := time.NewTimer(2 * lastWords)
+	defer timer.Stop()
+	select {
+	case <-c.dead:
+	case <-timer.C:
+		c.fail(err)
+	}
+	return c.Err()
+}
+
+const lastWords = time.Second
+
 func (c *Client) flush() error {
 	if err := c.bw.Flush(); err != nil {
-		c.fail(err)
-		return c.Err()
+		return c.broken(err)
 	}
 	c.arm()
 	return nil
@@ -177,6 +195,9 @@ func (c *Client) armLocked() {
 			wait = min(wait, 2*time.Second)
 		}
 	}
+	if c.wrote != nil {
+		wait = lastWords
+	}
 	if c.err == nil {
 		_ = c.conn.SetReadDeadline(time.Now().Add(wait)) // the read reports a dead connection
 	}
@@ -200,6 +221,12 @@ func (c *Client) read() {
 
 // explain tells an idle end and a silent server apart.
 func (c *Client) explain(err error) error {
+	c.mu.Lock()
+	wrote := c.wrote
+	c.mu.Unlock()
+	if wrote != nil {
+		return wrote
+	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
@@ -281,7 +308,7 @@ func (c *Client) judge(op *clientOp, rep Reply) error {
 			return fmt.Errorf("%w: RSET answered %s", ErrReply, rep)
 		}
 	case opMail:
-		if f.stage = StageMail; !rep.Positive() {
+		if !rep.Positive() {
 			f.setRest(rep, StageMail)
 		}
 	case opRcpt:

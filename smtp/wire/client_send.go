@@ -43,7 +43,11 @@ func (c *Client) Send(ctx context.Context, m *Outgoing, done func([]Answer)) err
 		return nil
 	}
 	if err := c.introduce(ctx, m); err != nil {
-		done(clientRefuse(m, Reply{}, err))
+		answers := clientRefuse(m, Reply{}, err)
+		for i := range answers {
+			answers[i].Stage = StageMail // it may be about this message's origin
+		}
+		done(answers)
 		return err
 	}
 	if !c.ext.Has("PIPELINING") {
@@ -268,16 +272,7 @@ func (c *Client) sendData(ctx context.Context, f *flight, body *bodyReader) erro
 	dots := dotStuffer{w: c.bw, start: true}
 	for {
 		if err := dots.write(body.chunk); err != nil {
-			if errors.Is(err, ErrContent) {
-				c.mu.Lock()
-				f.setAccepted(contentReply, StageNone)
-				for _, i := range f.accepted {
-					f.answers[i].Err = ErrContent
-				}
-				c.mu.Unlock()
-			}
-			c.fail(err)
-			return err
+			return c.cutData(f, err)
 		}
 		if body.eof {
 			break
@@ -295,10 +290,25 @@ func (c *Client) sendData(ctx context.Context, f *flight, body *bodyReader) erro
 	f.writing = false
 	c.mu.Unlock()
 	if err := dots.end(); err != nil {
-		c.fail(err)
-		return err
+		return c.cutData(f, err)
 	}
 	return c.flush()
+}
+
+// cutData ends the connection in the middle of DATA: only that keeps the server
+// from taking what it has for the whole message.
+func (c *Client) cutData(f *flight, err error) error {
+	if !errors.Is(err, ErrContent) {
+		return c.broken(err)
+	}
+	c.mu.Lock()
+	f.setAccepted(contentReply, StageNone)
+	for _, i := range f.accepted {
+		f.answers[i].Err = ErrContent
+	}
+	c.mu.Unlock()
+	c.fail(err)
+	return err
 }
 
 // bodyReader gives prefix and content in chunks and knows which is the last.
