@@ -5,7 +5,10 @@ import (
 
 	"understudy/internal/admin"
 	"understudy/smtp"
+	"understudy/smtp/dsn"
 	"understudy/smtp/queue"
+	"understudy/smtp/recipients"
+	"understudy/smtp/relay"
 	"understudy/smtp/wire"
 )
 
@@ -33,7 +36,7 @@ type Log struct {
 	// Level is the least severe level written.
 	Level string `key:"level" default:"info" enum:"debug,info,warn,error" doc:"Least severe messages that are written." reload:"true"`
 	// Format is how lines look on standard error.
-	Format string `key:"format" default:"text" enum:"text,json" doc:"How log lines are written."`
+	Format string `key:"format" default:"maillog" enum:"maillog,text,json" doc:"How log lines are written: maillog is the form of Postfix, which log readers and fail2ban know."`
 }
 
 // SMTP is the section "smtp": the front, what stands behind it and the queue.
@@ -48,8 +51,10 @@ type SMTP struct {
 	Server wire.ServerConfig `key:",inline"`
 	Policy smtp.Config       `key:",inline"`
 
-	Deliver Deliver      `key:"deliver"`
-	Queue   queue.Config `key:"queue"`
+	Recipients recipients.Config `key:"recipients"`
+	Deliver    Deliver           `key:"deliver"`
+	Queue      queue.Config      `key:"queue"`
+	DSN        dsn.Config        `key:"dsn"`
 }
 
 // TLS names a certificate and its key; both or neither.
@@ -60,12 +65,29 @@ type TLS struct {
 	Key string `key:"key" secret:"true" doc:"PEM file of the private key; the world must not be able to read it."`
 }
 
-// Deliver is the section "smtp.deliver": where accepted mail goes.
+// Deliver is the section "smtp.deliver": where accepted mail goes, and how it is
+// carried there. Hops are written as relay.ParseHop reads them, the preferred
+// one first.
 type Deliver struct {
-	// ToPeer is the next hop while the other site is active.
-	ToPeer string `key:"to_peer" doc:"Next hop while the other site is active, as smtp://mx1.example.net:25."`
-	// Local is the next hop while this site is active.
-	Local string `key:"local" doc:"Next hop while this site is active, as lmtp:///run/dovecot/lmtp or smtp://127.0.0.1:10025; empty: this site never delivers locally."`
+	// ToPeer are the next hops while the other site is active.
+	ToPeer []string `key:"to_peer" single:"true" doc:"Next hop while the other site is active, as smtp://mx1.example.net:25; of several, the first that answers."`
+	// Local are the next hops while this site is active; none: this site never
+	// delivers locally.
+	Local []string `key:"local" single:"true" doc:"Next hop while this site is active, as lmtp:///run/dovecot/lmtp or smtp://127.0.0.1:10025; none: this site never delivers locally."`
+
+	Relay relay.Config `key:",inline"`
+}
+
+// Hops parses next hops. Those of a loaded Config parse.
+func Hops(list []string) ([]relay.Hop, error) {
+	hops := make([]relay.Hop, len(list))
+	for i, text := range list {
+		var err error
+		if hops[i], err = relay.ParseHop(text); err != nil {
+			return nil, err
+		}
+	}
+	return hops, nil
 }
 
 // complete fills in what follows from other keys.

@@ -91,6 +91,58 @@ func TestEveryKeyIsDocumentedAndHasADefault(t *testing.T) {
 	})
 }
 
+// TestEveryKeyCanBeSet sets each key alone, in the file and by the environment,
+// and looks that it, and only it, has the value.
+func TestEveryKeyCanBeSet(t *testing.T) {
+	t.Parallel()
+	read := func(yaml string, environ ...string) Config {
+		var cfg Config
+		l, err := newLoader("f", &cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.readYAML([]byte(yaml))
+		l.readEnviron(environ)
+		l.decode()
+		if len(l.faults) > 0 {
+			t.Errorf("%s %q: %v", yaml, environ, l.faults)
+		}
+		return cfg
+	}
+	nothing := read("log: {}")
+	schema(t).walk(func(k *key) {
+		if !k.settableByEnv() {
+			return
+		}
+		text := map[kind]string{kindBool: "true", kindInt: "23", kindFloat: "2.5", kindDuration: "23m", kindSize: "23MiB", kindMode: "0640"}[k.kind]
+		switch {
+		case k.def == "true":
+			text = "false"
+		case len(k.enum) > 0:
+			text = k.enum[0]
+			if text == k.def {
+				text = k.enum[1]
+			}
+		case text == "":
+			text = "word"
+		}
+		yaml := text
+		if k.kind == kindList {
+			yaml = "[" + text + "]"
+		}
+		parts := strings.Split(k.path, ".")
+		byFile := read(strings.Join(parts, ": {") + ": " + yaml + strings.Repeat("}", len(parts)-1))
+		byEnv := read("log: {}", k.env()+"="+text)
+		if diff := cmp.Diff(byFile, byEnv); diff != "" {
+			t.Errorf("%s: file and environment differ: %s", k.path, diff)
+		}
+		now, restart := Reload(nothing, byEnv)
+		if got := append(now, restart...); len(got) != 1 || got[0] != k.path {
+			t.Errorf("setting %s to %q changed %q", k.path, text, got)
+		}
+	})
+}
+
 func TestDefaultsPassEveryValidate(t *testing.T) {
 	t.Parallel()
 	if _, faults := parse(t, "site: b"); faults != "" {
@@ -120,6 +172,12 @@ func TestRulesBetweenPackages(t *testing.T) {
 		"listen twice":      {strings.Replace(serve, `[":25"]`, `[":25", ":25"]`, 1), `f:4: smtp.listen[1]: ":25" is there twice`},
 		"no peer hop":       {strings.Replace(serve, "to_peer", "local", 1), "f:6: smtp.deliver.to_peer: is missing; site b must hand its mail to the primary, site a"},
 		"no local hop":      {strings.Replace(serve, "site: b", "site: a", 1), "f:6: smtp.deliver.local: is missing; site a is the primary and must deliver locally"},
+		"hop":               {strings.Replace(serve, `"smtp://mx1.example.net:25"`, `"http://x"`, 1), `f:6: smtp.deliver.to_peer: next hop "http://x": unknown scheme "http": smtp, smtps, lmtp or mx`},
+		"second hop":        {strings.Replace(serve, "{to_peer", "{local: [lmtp:///run/lmtp,\nsmtp://h:0], to_peer", 1), `f:7: smtp.deliver.local[1]: next hop "smtp://h:0": port "0" is none`},
+		"recipients":        {serve + "  recipients: {source: file}\n", "f:7: smtp.recipients.path: is missing; source file needs it"},
+		"second source":     {serve + "  recipients:\n    sources:\n    - {source: file, path: /r}\n    - {source: file, name: other}\n", "f:10: smtp.recipients.sources[1].path: is missing; source file needs it"},
+		"deliver":           {strings.Replace(serve, "{to_peer", "{window: 0, to_peer", 1), "f:6: smtp.deliver.window: 0 is not between 1 and 256"},
+		"dsn":               {serve + "  dsn: {route: x}\n", `f:7: smtp.dsn.route: "x" is neither mx nor a next hop like smtp://relay.example.com:25`},
 		"data_dir":          {serve + "data_dir: var\n", `f:7: data_dir: "var" is not an absolute path`},
 		"certificate alone": {serve + "  tls: {certificate: /c}\n", "f:7: smtp.tls.key: is missing; a certificate needs its private key"},
 		"key alone":         {serve + "  tls: {key: /proc/self/maps}\n", "f:7: smtp.tls.certificate: is missing; a private key needs its certificate"},
@@ -162,6 +220,26 @@ UNDERSTUDY_LOG_LEVEL: log.level: "loud" is not one of debug, info, warn, error
 UNDERSTUDY_SITES: sites: is [a]; expected the names of two sites`
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestUnreadableFileIsOneFault(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":      "f: the file is empty; it needs at least site, domains and smtp",
+		"- b":   `f:1: expected keys and values ("site: b"), found a list`,
+		"a: [b": "f:1: not valid YAML: did not find expected ',' or ']'",
+	} {
+		if _, got := parse(t, text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestUnreadKeyIsNotJudgedAgain(t *testing.T) {
+	t.Parallel()
+	if _, got := parse(t, "site: [b]"); got != "f:1: site: expected text, found a list" {
+		t.Error(got)
 	}
 }
 
@@ -313,5 +391,18 @@ func TestDocumentationIsCurrent(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(got), want.String()); diff != "" {
 		t.Errorf("%s is out of date; run: go test ./internal/config -run Documentation -update\n%s", path, diff)
+	}
+}
+
+func TestExampleLoads(t *testing.T) {
+	t.Parallel()
+	examples, err := filepath.Glob("../../docs/examples/*.yaml")
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, path := range examples {
+		if _, err := Load(path, Options{}); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -98,17 +98,28 @@ func (l *loader) setSection(k *key, path string, dst reflect.Value, n *yaml.Node
 	}
 	l.setDefault(k, dst)
 	for _, f := range l.fields(k, path, n) {
+		l.lines[join(path, f.key.name)] = f.line
 		l.setNode(f.key, join(path, f.key.name), dst.FieldByIndex(f.key.index), f.node)
 	}
 }
 
 func (l *loader) setList(k *key, path string, dst reflect.Value, n *yaml.Node) {
+	if k.single && n.Kind == yaml.ScalarNode {
+		list := reflect.MakeSlice(k.typ, 1, 1)
+		l.setNode(k.elem, path, list.Index(0), n)
+		dst.Set(list)
+		return
+	}
 	if n.Kind != yaml.SequenceNode {
 		hint := ""
 		if n.Kind == yaml.ScalarNode && k.elem.scalar() {
 			hint = fmt.Sprintf("; write [%q]", n.Value)
 		}
-		l.fault(path, n.Line, "expected a list, found %s%s", describe(n), hint)
+		expected := "a list"
+		if k.single {
+			expected = k.typeName()
+		}
+		l.fault(path, n.Line, "expected %s, found %s%s", expected, describe(n), hint)
 		return
 	}
 	list := reflect.MakeSlice(k.typ, len(n.Content), len(n.Content))
@@ -170,11 +181,22 @@ func (k *key) typeName() string {
 	case kindMode:
 		return "file mode"
 	case kindList:
-		return "list of " + k.elem.typeName()
+		if k.single {
+			return k.elem.typeName() + " or a list of it"
+		}
+		return "list of " + plural(k.elem)
 	case kindMap:
-		return "names with " + k.elem.typeName()
+		return "names, each with a " + k.elem.typeName()
 	}
 	return "value"
+}
+
+// plural is typeName for several.
+func plural(k *key) string {
+	if k.kind == kindSection || k.kind == kindDuration || k.kind == kindSize || k.kind == kindInt && len(k.enum) == 0 {
+		return k.typeName() + "s"
+	}
+	return k.typeName()
 }
 
 // expected is typeName with its article.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -69,6 +70,9 @@ wrong with it at once; ` + "`understudy check-config --explain`" + ` prints this
 - Every single value, and every list of them with commas between, can be set by the environment instead of the file:
   ` + "`smtp.queue.lifetime`" + ` is ` + "`UNDERSTUDY_SMTP_QUEUE_LIFETIME`" + `. The name of a section, or of no key, is an error.
 - **Secrets** are files: a key that ends in ` + "`_file`" + ` names one, which must not be open to everybody.
+- **Next hops** are written ` + "`smtp://host:25`" + `, ` + "`smtps://host`" + `, ` + "`lmtp://host:24`" + `, ` + "`lmtp:///path/of/socket`" + ` or ` + "`mx://domain`" + `. Options
+  follow as a query: ` + "`?tls=required`" + ` (none, opportunistic, required, verified, pinned, dane), ` + "`pin=sha256:...`" + `,
+  ` + "`name=`" + ` (the name to verify), ` + "`connections=`" + `, ` + "`chunking=off`" + `.
 - **SIGHUP** reads the file again. Keys marked "yes" under *reload* change at once; changing another needs a restart, and the
   log says so. A file with a fault changes nothing.
 `
@@ -83,7 +87,9 @@ func writeMarkdownSection(b *strings.Builder, k *key) {
 			continue
 		}
 		values = append(values, c)
-		c.walkElement(func(e *key) { values = append(values, e) })
+		if !k.inlines(c.elem) {
+			c.walkElement(func(e *key) { values = append(values, e) })
+		}
 	}
 	if len(values) > 0 {
 		title := "Top level"
@@ -115,9 +121,19 @@ func cell(text string) string {
 func (k *key) walkAll(f func(*key)) {
 	for _, c := range k.children {
 		f(c)
-		c.walkElement(f)
+		if !k.inlines(c.elem) {
+			c.walkElement(f)
+		}
 		c.walkAll(f)
 	}
+}
+
+// inlines says that section k has elem's keys itself as well, and so explains
+// them already.
+func (k *key) inlines(elem *key) bool {
+	return elem != nil && slices.ContainsFunc(k.inlined, func(index []int) bool {
+		return k.typ.FieldByIndex(index).Type == elem.typ
+	})
 }
 
 // walkElement calls f for the keys of the sections that k's list or map holds.

@@ -2,10 +2,12 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +29,7 @@ type sample struct {
 	Addr    netip.Addr    `key:"addr" default:"127.0.0.1" doc:"Parses itself."`
 	Color   string        `key:"color" default:"red" enum:"red,green,blue" doc:"A choice."`
 	Nets    []string      `key:"nets" default:"127.0.0.0/8, ::1/128" doc:"A list."`
+	Where   []string      `key:"where" single:"true" doc:"One or several."`
 	Deep    struct {
 		Secret string `key:"secret_file" doc:"A secret."`
 		Again  struct {
@@ -114,6 +117,7 @@ mode: 0600
 addr: "2001:db8::1"
 color: blue
 nets: [10.0.0.0/8, "2001:db8::/32"]
+where: a, b
 deep: {again: {key: "y: z"}, inner: other}
 lives: {Example.COM: 24h, "2001:db8::/32": 1h, a.b.c: 5m}
 hosts: {mx1.Example.com: {address: "x:1"}}
@@ -127,6 +131,7 @@ hops:
 	want := sample{
 		Name: "007", Count: -4, Port: 65535, Ratio: 1000, Wait: 721 * time.Hour, MaxBody: 12, Bytes: 3 << 29,
 		Mode: 0o600, Addr: netip.MustParseAddr("2001:db8::1"), Color: "blue", Nets: []string{"10.0.0.0/8", "2001:db8::/32"},
+		Where: []string{"a, b"},
 		Lives: map[string]time.Duration{"Example.COM": 24 * time.Hour, "2001:db8::/32": time.Hour, "a.b.c": 5 * time.Minute},
 		Hosts: map[string]sampleHost{"mx1.Example.com": {Address: "x:1", Timeout: 5 * time.Second}},
 		Hops:  []sampleHost{{Address: "a:1", Timeout: 5 * time.Second}, {Address: "b:2", Timeout: time.Minute}},
@@ -145,6 +150,7 @@ func TestFaultsOfValues(t *testing.T) {
 		"quoted number":            {`wait: "1.5"`, `f:1: wait: a duration needs a unit (ms, s, m, h, d): "1.5" could be 1.5s or 1.5h`},
 		"duration unit":            {"wait: 3 weeks", `f:1: wait: "3 weeks" is not a duration; write a number and a unit (ms, s, m, h, d), as 90s, 12h or 30d`},
 		"days and a bare number":   {"wait: 3d12", `f:1: wait: "3d12" is not a duration; write a number and a unit (ms, s, m, h, d), as 90s, 12h or 30d`},
+		"days and a bare zero":     {"wait: 3d0", `f:1: wait: "3d0" is not a duration; write a number and a unit (ms, s, m, h, d), as 90s, 12h or 30d`},
 		"negative duration":        {"wait: -1s", `f:1: wait: "-1s" is negative`},
 		"endless duration":         {"wait: 9999999d", `f:1: wait: "9999999d" is too long a duration`},
 		"duration over the end":    {"wait: 106751d99h", `f:1: wait: "106751d99h" is too long a duration`},
@@ -164,6 +170,7 @@ func TestFaultsOfValues(t *testing.T) {
 		"list for text":            {"name: [a]", `f:1: name: expected text, found a list`},
 		"section for duration":     {"\nwait:\n  s: 3", `f:3: wait: expected a duration, found a section`},
 		"text for list":            {"nets: 10.0.0.0/8", `f:1: nets: expected a list, found "10.0.0.0/8"; write ["10.0.0.0/8"]`},
+		"section for one or list":  {"where: {a: b}", `f:1: where: expected text or a list of it, found a section`},
 		"section for list":         {"nets: {a: b}", `f:1: nets: expected a list, found a section`},
 		"list in list":             {"nets: [[a]]", `f:1: nets[0]: expected text, found a list`},
 		"nothing in list":          {"nets:\n- a\n-\n", `f:3: nets[1]: has no value; write one, or remove the key to have its default`},
@@ -184,6 +191,8 @@ func TestFaultsOfValues(t *testing.T) {
 		"duplicate section":        {"deep: {inner: a}\ndeep: {inner: b}", `f:2: deep: is already set on line 1`},
 		"merge key":                {"deep: &d {inner: a}\nhops:\n- <<: *d", `f:3: hops[0]: expected a key, found "<<"`},
 		"alias":                    {"name: &n x\ncolor: *n", `f:2: color: an alias (*name) is not read; write the value out`},
+		"alias for a section":      {"deep: &d {inner: a}\nhosts: {a: *d}", `f:2: hosts.a: an alias (*name) is not read; write the value out`},
+		"alias at the top":         {"name: &d a\ndeep: *d", `f:2: deep: expected a section with keys below it, found an alias (*d)`},
 		"alias in list":            {"name: &n x\nnets: [*n]", `f:2: nets[0]: an alias (*name) is not read; write the value out`},
 		"key that is a list":       {"? [a]\n: b", `f:1: expected a key, found a list`},
 		"later section":            {"name: a\nspam: {engine: rspamd}", `f:2: spam: this version does not have this feature yet; remove the section`},
@@ -307,6 +316,14 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+func TestSecretInAListHasItsLine(t *testing.T) {
+	t.Parallel()
+	_, got := parse(t, "site: b\nsmtp:\n  recipients:\n    sources:\n    - source: redis\n      url: redis://h\n      key: k\n      password_file: /no/such\n")
+	if want := "f:8: smtp.recipients.sources[0].password_file: /no/such does not exist"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestSchemaRefusesMistakesInStructs(t *testing.T) {
 	t.Parallel()
 	for want, target := range map[string]any{
@@ -335,10 +352,65 @@ func TestNearest(t *testing.T) {
 	words := []string{"listen", "hostname", "domains", "to_peer"}
 	for word, want := range map[string]string{
 		"listne": "listen", "hostnam": "hostname", "host_name": "hostname", "HOSTNAME": "hostname", "domain": "domains",
-		"topeer": "to_peer", "x": "", "": "", "certificate": "", strings.Repeat("a", 100000): "",
+		"topeer": "to_peer", "x": "", "": "", "certificate": "", "lixxxn": "", strings.Repeat("a", 100000): "",
 	} {
 		if got := nearest(word, words); got != want {
 			t.Errorf("%.20q: got %q, want %q", word, got, want)
 		}
+	}
+}
+
+func TestReloadTagOfASectionIsThatOfItsKeys(t *testing.T) {
+	t.Parallel()
+	type config struct {
+		Limits struct {
+			Deep struct {
+				Clients int `key:"clients" default:"1" doc:"Clients."`
+			} `key:"deep"`
+		} `key:"limits" reload:"true"`
+		Other int `key:"other" default:"1" doc:"Other."`
+	}
+	s, err := schemaOf(reflect.TypeFor[config]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	s.walk(func(k *key) { got[k.path] = k.reload })
+	if !got["limits.deep.clients"] || got["other"] {
+		t.Error(got)
+	}
+}
+
+func TestLocateFindsTheFullKeyOfAFault(t *testing.T) {
+	t.Parallel()
+	l, err := newLoader("f", &Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ section, text, path, rest string }{
+		{"smtp.queue", "lifetime: is short", "smtp.queue.lifetime", "is short"},
+		{"smtp.queue", "queue.lifetime: is short", "smtp.queue.lifetime", "is short"},
+		{"smtp.queue", "smtp.queue.lifetime: is short", "smtp.queue.lifetime", "is short"},
+		{"smtp.queue", "queue.domain_lifetimes.a.example: is short", "smtp.queue.domain_lifetimes.a.example", "is short"},
+		{"smtp", "limits.exempt[2]: is odd: 7", "smtp.limits.exempt[2]", "is odd: 7"},
+		{"smtp", "peers: one\ntwo", "smtp.peers", "one; two"},
+		{"smtp", "domains: are wrong", "domains", "are wrong"},
+		{"admin", "open the door: it is shut", "admin", "open the door: it is shut"},
+		{"admin", "nothing: it is shut", "admin", "nothing: it is shut"},
+		{"admin", "no colon", "admin", "no colon"},
+	} {
+		if path, rest := l.locate(c.section, c.text); path != c.path || rest != c.rest {
+			t.Errorf("%s in %s: got %q %q", c.text, c.section, path, rest)
+		}
+	}
+}
+
+func TestSplitTakesOnlyJoinedErrorsApart(t *testing.T) {
+	t.Parallel()
+	a, b, c := errors.New("a"), errors.New("b"), errors.New("c")
+	wrapped := fmt.Errorf("x: %w and %w", a, b)
+	got := fmt.Sprintf("%q", split(errors.Join(errors.Join(a, c), wrapped)))
+	if want := `["a" "c" "x: a and b"]`; got != want || split(nil) != nil {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }

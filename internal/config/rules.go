@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"understudy/smtp"
+	"understudy/smtp/relay"
 )
 
 // check holds the rules that concern more than one package.
@@ -41,6 +42,8 @@ func (c *Config) check(report reporter) {
 			report("smtp.hostname", err.Error())
 		}
 	}
+	checkHopList("smtp.deliver.to_peer", c.SMTP.Deliver.ToPeer, report)
+	checkHopList("smtp.deliver.local", c.SMTP.Deliver.Local, report)
 	if len(c.SMTP.Listen) > 0 {
 		c.checkServing(report)
 		if sitesOK {
@@ -59,13 +62,26 @@ func (c *Config) checkServing(report reporter) {
 	}
 }
 
+// checkHopList wants every hop to parse.
+func checkHopList(path string, list []string, report reporter) {
+	for i, text := range list {
+		if _, err := relay.ParseHop(text); err != nil {
+			at := path
+			if len(list) > 1 {
+				at = indexed(path, i)
+			}
+			report(at, err.Error())
+		}
+	}
+}
+
 // checkHops wants the hop that this site's role calls for.
 func (c *Config) checkHops(report reporter) {
 	d := c.SMTP.Deliver
-	if c.Site == c.Primary && d.Local == "" {
+	if c.Site == c.Primary && len(d.Local) == 0 {
 		report("smtp.deliver.local", fmt.Sprintf("is missing; site %s is the primary and must deliver locally", c.Site))
 	}
-	if c.Site != c.Primary && d.ToPeer == "" {
+	if c.Site != c.Primary && len(d.ToPeer) == 0 {
 		report("smtp.deliver.to_peer", fmt.Sprintf("is missing; site %s must hand its mail to the primary, site %s", c.Site, c.Primary))
 	}
 }

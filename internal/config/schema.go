@@ -38,6 +38,7 @@ type key struct {
 	enum     []string
 	reload   bool // may change on SIGHUP
 	secret   bool // names a file that only its owner and group may read
+	single   bool // a list that may be written without brackets when it has one element
 
 	children []*key // of a section, in the order of the fields
 	elem     *key   // of a list or map: one element, with path "...[]" or "....NAME"
@@ -138,7 +139,7 @@ func (k *key) addFields(t reflect.Type, index []int, reload bool) error {
 func newKey(path string, f reflect.StructField, reload bool) (*key, error) {
 	k := &key{
 		path: path, name: path[strings.LastIndexByte(path, '.')+1:], typ: f.Type,
-		def: f.Tag.Get("default"), doc: f.Tag.Get("doc"), reload: reload,
+		def: f.Tag.Get("default"), doc: f.Tag.Get("doc"), reload: reload, single: f.Tag.Get("single") == "true",
 	}
 	if enum := f.Tag.Get("enum"); enum != "" {
 		k.enum = strings.Split(enum, ",")

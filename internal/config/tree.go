@@ -38,10 +38,6 @@ func (l *loader) fields(k *key, path string, node *yaml.Node) []field {
 			l.fault(full, name.Line, "%s", l.unknown(k, path, name.Value))
 			continue
 		}
-		if val.Kind == yaml.AliasNode {
-			l.fault(full, val.Line, "%s", aliasText)
-			continue
-		}
 		found = append(found, field{key: c, line: name.Line, node: val})
 	}
 	return found

@@ -15,14 +15,10 @@ type reporter func(path, text string)
 // be read has its fault already and is not judged again.
 func (l *loader) validate(cfg *Config, skipFiles bool) {
 	unread := maps.Clone(l.faulty)
-	reported := map[Fault]bool{}
 	report := func(path, text string) {
-		f := Fault{Key: path, Text: text}
-		if unread[path] || reported[f] {
-			return
+		if !unread[path] {
+			l.faultAt(path, text)
 		}
-		reported[f] = true
-		l.faultAt(path, text)
 	}
 	cfg.check(report)
 	l.validatePackages(l.schema, l.target, report)
@@ -111,7 +107,7 @@ func (l *loader) locate(section, text string) (path, rest string) {
 	best := ""
 	for words := words; words != ""; words = parent(words) {
 		for at := section; ; at = parent(at) {
-			if full := join(at, words); l.known(full) && len(words) > len(best) {
+			if full := join(at, words); best == "" && l.known(full) {
 				best, path = words, full
 			}
 			if at == "" {

@@ -69,9 +69,9 @@ func setText(k *key, dst reflect.Value, text string) error {
 	return nil
 }
 
-// setListText splits text at commas; empty text is an empty list.
+// setListText appends to the empty list dst what stands between commas; empty
+// text adds nothing.
 func setListText(k *key, dst reflect.Value, text string) error {
-	dst.SetZero()
 	if strings.TrimSpace(text) == "" {
 		return nil
 	}
