@@ -42,15 +42,6 @@ configuration and prints every key with its type, default and meaning.`,
 	return cmd
 }
 
-// loadConfig reads the configuration that -c names. The error exits with 2.
-func (a *app) loadConfig() (config.Config, error) {
-	cfg, err := config.Load(a.configPath, a.configOptions())
-	if err != nil {
-		return cfg, configError(err)
-	}
-	return cfg, nil
-}
-
 func (a *app) configOptions() config.Options { return config.Options{Environ: a.Environ} }
 
 // checkedJSON prints err's faults, or none, as JSON.
