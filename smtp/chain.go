@@ -9,7 +9,8 @@ import (
 
 // Chain is several filters as one. All are asked in order, each with the body
 // from its beginning, until one rejects; the sternest verdict wins, an earlier
-// one before a later one of the same action. Headers and symbols of all are kept.
+// one before a later one of the same action. Headers, edits and symbols of all are
+// kept, and one that marks the message as spam is enough.
 // An error of any of them is the chain's.
 type Chain []Filter
 
@@ -34,10 +35,11 @@ func (c Chain) Check(ctx context.Context, env *Envelope, body io.ReadSeeker) (Ve
 			continue
 		}
 		header, symbols := sum.Header+v.Header, append(slices.Clip(sum.Symbols), v.Symbols...)
+		edits, spam := append(slices.Clip(sum.Edits), v.Edits...), sum.Spam || v.Spam
 		if v.Action > sum.Action || v.Action == sum.Action && sum.Engine == "" {
 			sum = v
 		}
-		sum.Header, sum.Symbols = header, symbols
+		sum.Header, sum.Symbols, sum.Edits, sum.Spam = header, symbols, edits, spam
 		if v.Action == Reject {
 			break
 		}

@@ -74,6 +74,14 @@ func (s *session) Data(r io.Reader) error {
 	if refused != nil {
 		return s.refuseData(nil, env, *refused)
 	}
+	if env.Verdict != nil && len(env.Verdict.Edits) > 0 {
+		edited, err := s.edit(env, draft)
+		if err != nil {
+			return s.refuseData(nil, env, storage(err))
+		}
+		defer edited.Discard()
+		draft = edited
+	}
 	// The connection's end must not tear a message that is being made durable.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), tx.policy.cfg.CommitTimeout)
 	defer cancel()
@@ -140,6 +148,47 @@ func (s *session) filter(p *policy, env *Envelope, draft Draft) (header string, 
 		s.log.Warn("filter gave a malformed header", "queue_id", env.ID, "engine", v.Engine)
 	}
 	return header, nil
+}
+
+// renewer is a Draft that can begin again under the same id.
+type renewer interface {
+	// Renew starts an empty draft with the id of this one, which may no longer be
+	// committed. It returns ErrFull as Queue.Create does.
+	Renew(ctx context.Context, sizeHint int64) (Draft, error)
+}
+
+// edit returns a draft of the message with the verdict's edits made. The first
+// draft is discarded.
+func (s *session) edit(env *Envelope, first Draft) (second Draft, err error) {
+	defer first.Discard()
+	body, err := first.Open()
+	if err != nil {
+		return nil, err
+	}
+	size, err := body.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := body.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	if r, ok := first.(renewer); ok {
+		second, err = r.Renew(s.ctx, size)
+	} else {
+		second, err = s.front.deps.Queue.Create(s.ctx, size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := WriteEdited(second, body, env.Verdict.Edits); err != nil {
+		second.Discard()
+		return nil, err
+	}
+	if id := second.ID(); id != env.ID {
+		s.log.Info("message edited", "queue_id", id, "first_queue_id", env.ID)
+		env.ID = id
+	}
+	return second, nil
 }
 
 // verdictRefusal uses the verdict's own reply as far as it fits its action: a

@@ -28,8 +28,13 @@ type Verdict struct {
 	Score    float64  `json:"score,omitempty"`
 	Required float64  `json:"required,omitempty"`
 	Symbols  []Symbol `json:"symbols,omitempty"`
+	// Spam says that an accepted message is marked as spam: the engine said "add
+	// header" or "rewrite subject".
+	Spam bool `json:"spam,omitempty"`
 	// Header is put in front of the message: whole lines, each ended by CRLF.
 	Header string `json:"-"`
+	// Edits change the header of the message itself; its body stays as it is.
+	Edits []HeaderEdit `json:"-"`
 }
 
 // Symbol is one named finding of a filter.
