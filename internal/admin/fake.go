@@ -220,6 +220,11 @@ func (f *Fake) Apply(ctx context.Context, action queue.Action, sel queue.Selecti
 	if err := ctx.Err(); err != nil {
 		return change, err
 	}
+	switch action {
+	case queue.Hold, queue.Release, queue.Flush, queue.Delete, queue.Requeue, queue.Bounce:
+	default:
+		return change, fmt.Errorf("unknown action %q", action)
+	}
 	var due []string
 	f.mu.Lock()
 	for _, m := range f.list(sel) {

@@ -20,6 +20,8 @@ import (
 const (
 	searchReadBytes = 1 << 20
 	searchTextBytes = 64 << 10
+	maxDepth        = 8
+	maxParts        = 100
 	maxSubjectBytes = 1 << 10
 )
 
@@ -138,22 +140,7 @@ func readMessage(hit *SearchHit, r io.Reader, text bool) {
 		return
 	}
 	var plain, rich string
-	err = m.Walk(func(_ []int, part *message.Entity, err error) error {
-		if part == nil || plain != "" {
-			return nil
-		}
-		kind, _, _ := part.Header.ContentType()
-		switch kind {
-		case "text/plain", "":
-			plain = readText(part.Body)
-		case "text/html":
-			if rich == "" {
-				rich = htmlText(part.Body)
-			}
-		}
-		return nil
-	})
-	if err != nil && plain == "" && rich == "" {
+	if err := findText(m, 0, &plain, &rich); err != nil && plain == "" && rich == "" {
 		hit.Problem = fmt.Sprintf("no readable text: %v", err)
 	}
 	hit.Text = plain
@@ -163,6 +150,42 @@ func readMessage(hit *SearchHit, r io.Reader, text bool) {
 	if len(hit.Text) > searchTextBytes {
 		hit.Text, hit.Truncated = strings.ToValidUTF8(hit.Text[:searchTextBytes], ""), true
 	}
+}
+
+// findText fills in the first plain and the first HTML part. It does not follow
+// nested parts below maxDepth: each level reads through all above it, so that a
+// small message built for that would take minutes.
+func findText(e *message.Entity, depth int, plain, rich *string) error {
+	mr := e.MultipartReader()
+	if mr == nil {
+		kind, _, _ := e.Header.ContentType() // a broken one is as good as none
+		switch {
+		case kind == "text/html" && *rich == "":
+			*rich = htmlText(e.Body)
+		case (kind == "text/plain" || kind == "") && *plain == "":
+			*plain = readText(e.Body)
+		}
+		return nil
+	}
+	if depth >= maxDepth {
+		return fmt.Errorf("more than %d nested parts", maxDepth)
+	}
+	for range maxParts {
+		part, err := mr.NextPart()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if part == nil {
+			return err
+		}
+		if err := findText(part, depth+1, plain, rich); err != nil {
+			return err
+		}
+		if *plain != "" {
+			return nil
+		}
+	}
+	return nil
 }
 
 // readText reads a little more than is shown; what fails in the middle is cut.
