@@ -20,7 +20,7 @@ func BenchmarkCommit(b *testing.B) {
 			b.Run(fmt.Sprintf("%dKiB/writers=%d", size>>10, writers), func(b *testing.B) {
 				cfg := DefaultConfig()
 				cfg.Dir, cfg.ReserveBytes = b.TempDir(), 0
-				r := start(b, cfg, Deps{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+				r := start(b, cfg, Deps{Logger: slog.New(enabled{slog.DiscardHandler})})
 				body := []byte(strings.Repeat("0123456789abcde\n", size/16))
 				header := []byte("Received: from a by b with ESMTP id 01JDABCDEFGHJKMNPQRSTVWXYZ;\r\n\tTue, 24 Nov 2026 12:00:00 +0000\r\n")
 				b.SetBytes(int64(size))
@@ -85,8 +85,8 @@ func BenchmarkTakeDone(b *testing.B) {
 }
 
 // fill stores n messages of 1 KiB for many recipients and domains.
-func (r *running) fill(t testing.TB, n int) {
-	t.Helper()
+func (r *running) fill(tb testing.TB, n int) {
+	tb.Helper()
 	body := strings.Repeat("0123456789abcde\n", 64)
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -99,7 +99,7 @@ func (r *running) fill(t testing.TB, n int) {
 				}
 				env := envelope(fmt.Sprintf("sender%d@host%d.example", i, i%977), fmt.Sprintf("user%d@domain%d.example", i%1000, i%20))
 				if _, err := store(r.Spool, env, body); err != nil {
-					t.Error(err)
+					tb.Error(err)
 					return
 				}
 			}
@@ -107,3 +107,8 @@ func (r *running) fill(t testing.TB, n int) {
 	}
 	wg.Wait()
 }
+
+// enabled is a handler that is given every record.
+type enabled struct{ slog.Handler }
+
+func (enabled) Enabled(context.Context, slog.Level) bool { return true }

@@ -47,8 +47,7 @@ func planCompaction(all []segmentUse, now time.Time, eraseAfter time.Duration) (
 // is on disk in a segment that was sealed before the call is counted.
 func (s *Spool) uses() []segmentUse {
 	stats := s.log.Segments()
-	s.pending.Lock()
-	s.pending.Unlock() //nolint:staticcheck // a barrier: messages on disk are now in the index
+	s.settled()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]segmentUse, len(stats))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -352,9 +353,7 @@ func (l *ledger) clone() *ledger {
 	for id, v := range l.views {
 		n.views[id] = slices.Clone(v)
 	}
-	for id, b := range l.bodies {
-		n.bodies[id] = b
-	}
+	maps.Copy(n.bodies, l.bodies)
 	return n
 }
 

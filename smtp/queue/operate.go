@@ -69,7 +69,7 @@ func (s *Spool) Show(ctx context.Context, id string) (Detail, error) {
 	}
 	if err != nil {
 		// What the index knows is better than nothing.
-		return Detail{Summary: m.summary(s.clock, s.nextHop()), History: m.attempts()}, nil //nolint:nilerr // the message is listed as damaged
+		return Detail{Summary: m.summary(s.clock, s.nextHop()), History: m.attempts()}, nil
 	}
 	return Detail{Summary: m.summary(s.clock, s.nextHop()), Envelope: env, History: m.attempts()}, nil
 }

@@ -100,13 +100,13 @@ func TestEntryRoundTrip(t *testing.T) {
 }
 
 // messageRecord is the payload of a message record.
-func messageRecord(t testing.TB, flags byte, body string) []byte {
-	t.Helper()
+func messageRecord(tb testing.TB, flags byte, body string) []byte {
+	tb.Helper()
 	env := queuetest.Envelope()
 	env.ID, env.SizeBytes = ident{7}.String(), int64(len(body))
 	text, err := json.Marshal(env)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	m := newMessage(ident{7}, env, 0)
 	m.record(result(1, smtp.Deferred, "busy"), time.Now(), 1)

@@ -37,11 +37,12 @@ func (s *Spool) recover() error {
 		"records", report.Records, "torn_bytes", report.TornBytes, "quarantined", len(report.Quarantined),
 		"seconds", time.Since(start).Seconds())
 	if n := len(report.Quarantined); n > 0 || r.bad > 0 || lost > 0 {
-		text := fmt.Sprintf("%d damaged spans and %d unreadable records in the spool's log, %d messages without their bytes",
-			n, r.bad, lost)
+		var files []string
 		for _, span := range report.Quarantined {
-			text += "; kept in " + span.File
+			files = append(files, span.File)
 		}
+		text := fmt.Sprintf("%d damaged spans (kept in %q) and %d unreadable records in the spool's log, %d messages without their bytes",
+			n, files, r.bad, lost)
 		s.logger.Error("spool is damaged", "err", text)
 		s.alarms.Raise("queue:damaged", text)
 	}

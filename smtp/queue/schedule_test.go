@@ -69,8 +69,8 @@ func TestClockSurvivesJumps(t *testing.T) {
 				t.Errorf("%s: instant %d, want 0", name, got)
 			}
 		}
-		if got := c.wall(c.now() + int64(time.Minute)); got.Sub(time.Now()) != time.Minute {
-			t.Errorf("wall is %v away", got.Sub(time.Now()))
+		if got := c.wall(c.now() + int64(time.Minute)); time.Until(got) != time.Minute {
+			t.Errorf("wall is %v away", time.Until(got))
 		}
 	})
 }

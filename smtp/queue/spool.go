@@ -44,7 +44,7 @@ type Spool struct {
 	dirty atomic.Bool
 
 	// pending is held for reading while a message is on disk and not in the index
-	// yet. Taking it for writing waits until every message on disk is indexed.
+	// yet; see settled.
 	pending sync.RWMutex
 
 	mu       sync.Mutex
@@ -221,6 +221,12 @@ func (s *Spool) Run(ctx context.Context) error {
 	err := <-ended
 	s.running.Store(false)
 	return errors.Join(err, s.Close())
+}
+
+// settled returns when every message that was on disk at the call is in the index.
+func (s *Spool) settled() {
+	s.pending.Lock()
+	defer s.pending.Unlock()
 }
 
 // Close closes a spool whose Run has returned or was never called. Run calls it.

@@ -35,26 +35,26 @@ type running struct {
 }
 
 // start opens a spool and runs it until stop or the end of the test.
-func start(t testing.TB, cfg Config, deps Deps) *running {
-	t.Helper()
+func start(tb testing.TB, cfg Config, deps Deps) *running {
+	tb.Helper()
 	s, err := Open(cfg, deps)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	var once sync.Once
-	r := &running{Spool: s, t: t}
+	r := &running{Spool: s, t: tb}
 	r.stop = func() {
 		once.Do(func() {
 			cancel()
 			if err := <-ended; err != nil {
-				t.Errorf("Run: %v", err)
+				tb.Errorf("Run: %v", err)
 			}
 		})
 	}
-	t.Cleanup(r.stop)
+	tb.Cleanup(r.stop)
 	return r
 }
 
@@ -117,18 +117,18 @@ func (r *running) body(id string) string {
 	return bodyOf(r.t, r.Spool, id)
 }
 
-func bodyOf(t testing.TB, s interface {
+func bodyOf(tb testing.TB, s interface {
 	Body(context.Context, string) (io.ReadCloser, error)
 }, id string,
 ) string {
-	t.Helper()
+	tb.Helper()
 	b, err := s.Body(context.Background(), id)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	text, err := io.ReadAll(b)
 	if err := errors.Join(err, b.Close()); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(text)
 }
@@ -230,7 +230,7 @@ func TestDeliveryRemoves(t *testing.T) {
 func TestStateSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t.TempDir())
-	r := start(t, cfg, Deps{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	r := start(t, cfg, Deps{Logger: slog.New(enabled{slog.DiscardHandler})})
 	deferred := r.put(envelope("", "a@y.example", "b@y.example"), "one")
 	r.take().Done([]smtp.Result{result(0, smtp.Delivered, "ok"), result(1, smtp.Deferred, "busy")})
 	refused := r.put(envelope("s@x.example", "c@y.example"), "two")

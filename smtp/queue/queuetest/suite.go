@@ -106,6 +106,7 @@ func check(t *testing.T, s Subject, id, body string, want *smtp.Envelope) {
 }
 
 func commitStores(t *testing.T, s Subject) {
+	t.Helper()
 	for name, body := range map[string]string{
 		"short": "Subject: a\r\n\r\nb\r\n", "empty": "", "no newline at the end": "Subject: a\r\n\r\nb",
 		"binary": "Subject: a\r\n\r\n\x00\x01\xff\n\r.\r\n..\r\n",
@@ -123,6 +124,7 @@ func commitStores(t *testing.T, s Subject) {
 }
 
 func sizes(t *testing.T, s Subject) {
+	t.Helper()
 	line := strings.Repeat("0123456789abcde", 5) + "\r\n"
 	for _, n := range []int{1, 4095, 4096, 4097, 65 << 10, 1<<20 - 1, 1 << 20, 1<<20 + 1, 3<<20 + 17} {
 		body := strings.Repeat(line, n/len(line)+1)[:n]
@@ -138,6 +140,7 @@ func sizes(t *testing.T, s Subject) {
 }
 
 func openReads(t *testing.T, s Subject) {
+	t.Helper()
 	for _, n := range []int{10, 2 << 20} {
 		body := strings.Repeat("x", n)
 		d := create(t, s.Queue, 0, body)
@@ -168,6 +171,7 @@ func openReads(t *testing.T, s Subject) {
 }
 
 func discard(t *testing.T, s Subject) {
+	t.Helper()
 	for _, n := range []int{10, 2 << 20} {
 		d := create(t, s.Queue, 0, strings.Repeat("x", n))
 		d.Discard()
@@ -185,6 +189,7 @@ func discard(t *testing.T, s Subject) {
 }
 
 func once(t *testing.T, s Subject) {
+	t.Helper()
 	d := create(t, s.Queue, 0, "body")
 	env := Envelope()
 	if err := d.Commit(t.Context(), env, []byte(header)); err != nil {
@@ -202,6 +207,7 @@ func once(t *testing.T, s Subject) {
 }
 
 func cancelled(t *testing.T, s Subject) {
+	t.Helper()
 	d := create(t, s.Queue, 0, "body")
 	defer d.Discard()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -215,6 +221,7 @@ func cancelled(t *testing.T, s Subject) {
 }
 
 func full(t *testing.T, s Subject) {
+	t.Helper()
 	if err := s.Queue.Room(1000); err != nil {
 		t.Fatalf("Room of an empty queue: %v", err)
 	}
@@ -245,6 +252,7 @@ func full(t *testing.T, s Subject) {
 }
 
 func envelopeIsCopied(t *testing.T, s Subject) {
+	t.Helper()
 	d := create(t, s.Queue, 0, "body")
 	env, want := Envelope(), Envelope()
 	want.Received = env.Received
@@ -256,6 +264,7 @@ func envelopeIsCopied(t *testing.T, s Subject) {
 }
 
 func ids(t *testing.T, s Subject) {
+	t.Helper()
 	last := ""
 	for range 200 {
 		d, err := s.Queue.Create(t.Context(), 0)
@@ -275,6 +284,7 @@ func ids(t *testing.T, s Subject) {
 }
 
 func concurrent(t *testing.T, s Subject) {
+	t.Helper()
 	const writers, each = 16, 8
 	type done struct {
 		id, body string
