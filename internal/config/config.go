@@ -8,6 +8,7 @@ import (
 	"understudy/smtp/dsn"
 	"understudy/smtp/queue"
 	"understudy/smtp/recipients"
+	"understudy/smtp/recipients/postfix"
 	"understudy/smtp/relay"
 	"understudy/smtp/wire"
 )
@@ -55,6 +56,8 @@ type SMTP struct {
 	Deliver    Deliver           `key:"deliver"`
 	Queue      queue.Config      `key:"queue"`
 	DSN        dsn.Config        `key:"dsn"`
+	// Postfix answers a Postfix that keeps port 25 for itself.
+	Postfix postfix.Config `key:"postfix"`
 }
 
 // TLS names a certificate and its key; both or neither.

@@ -60,6 +60,9 @@ func (d *Daemon) build(cfg config.Config) error {
 	if err := d.buildServer(cfg); err != nil {
 		return err
 	}
+	if err := d.buildPostfix(cfg); err != nil {
+		return err
+	}
 	return d.buildAdmin(cfg)
 }
 

@@ -20,6 +20,7 @@ import (
 	"understudy/smtp/dsn"
 	"understudy/smtp/queue"
 	"understudy/smtp/recipients"
+	"understudy/smtp/recipients/postfix"
 	"understudy/smtp/relay"
 	"understudy/smtp/wire"
 )
@@ -62,6 +63,7 @@ type Daemon struct {
 	people   *recipients.Directory
 	domains  *smtp.Domains
 	front    *smtp.Front
+	postfix  *postfix.Server
 	server   *wire.Server
 	admin    *admin.Server
 
@@ -70,7 +72,7 @@ type Daemon struct {
 
 	mu        sync.Mutex
 	cfg       config.Config
-	listeners []net.Listener
+	listeners []admin.Listener
 }
 
 // New builds every part; it takes the spool's lock and recovers it, and neither
@@ -127,6 +129,9 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 	}
 	run("spool", stopSpool, d.spool.Run)
 	run("recipients", stopRecipients, d.people.Run)
+	if err := d.startPostfix(ctx, run); err != nil {
+		return err
+	}
 	run("relay", stopRelay, d.relay.Run)
 	if d.bounces != nil {
 		run("notifications", stopSpool, d.bounces.Run)
@@ -140,19 +145,26 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 	if d.server == nil {
 		return nil
 	}
+	return d.startSMTP(ctx, undo, failed)
+}
+
+// startSMTP listens for mail on every address before it serves the first.
+func (d *Daemon) startSMTP(ctx context.Context, undo *stack, failed chan<- error) error {
+	var open []net.Listener
 	for _, addr := range d.cfg.SMTP.Listen {
 		var lc net.ListenConfig
 		l, err := lc.Listen(ctx, "tcp", addr)
 		if err != nil {
+			for _, l := range open {
+				err = errors.Join(err, l.Close())
+			}
 			return fmt.Errorf("listen for mail: %w", err)
 		}
-		d.mu.Lock()
-		d.listeners = append(d.listeners, l)
-		d.mu.Unlock()
+		open = append(open, l)
 	}
 	var serving sync.WaitGroup
-	for _, l := range d.listeners {
-		d.log.Info("listening", "for", "smtp", "address", l.Addr().String())
+	for _, l := range open {
+		d.listening("smtp", l.Addr().String())
 		serving.Go(func() {
 			if err := d.server.Serve(context.WithoutCancel(ctx), l); err != nil {
 				failed <- fmt.Errorf("serve smtp on %s: %w", l.Addr(), err)
@@ -165,6 +177,14 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 		return err
 	})
 	return nil
+}
+
+// listening notes an address for the status.
+func (d *Daemon) listening(name, address string) {
+	d.log.Info("listening", "for", name, "address", address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.listeners = append(d.listeners, admin.Listener{Name: name, Address: address})
 }
 
 // run starts fn in a goroutine that undo ends and waits for. The part does not

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"understudy/internal/admin"
 	"understudy/smtp/queue"
@@ -28,9 +29,7 @@ func (d *Daemon) Status(ctx context.Context) (admin.StatusReport, error) {
 		Queue: &stats, Hops: hopList, Sources: sources(d.people.Status()),
 	}
 	d.mu.Lock()
-	for _, l := range d.listeners {
-		out.Listeners = append(out.Listeners, admin.Listener{Name: "smtp", Address: l.Addr().String()})
-	}
+	out.Listeners = slices.Clone(d.listeners)
 	d.mu.Unlock()
 	for _, a := range d.alarms.list() {
 		out.Alarms = append(out.Alarms, admin.Alarm(a))
@@ -55,7 +54,13 @@ func (d *Daemon) checks() []admin.Check {
 		{Name: "smtp_listener", Ready: func(context.Context) error {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			if len(d.listeners) < len(d.cfg.SMTP.Listen) {
+			up := 0
+			for _, l := range d.listeners {
+				if l.Name == "smtp" {
+					up++
+				}
+			}
+			if up < len(d.cfg.SMTP.Listen) {
 				return errors.New("not listening yet")
 			}
 			return nil
