@@ -34,6 +34,7 @@ func (r *redisSet) fetch(ctx context.Context, l *listing) (time.Time, error) {
 		}
 	}
 	opts.MaxRetries = -1
+	opts.DialerRetries = 1
 	opts.ContextTimeoutEnabled = true
 	c := redis.NewClient(opts)
 	defer c.Close() //nolint:errcheck // read only

@@ -71,7 +71,7 @@ func (r *tableReader) line(n int, text string) {
 		return
 	case text[0] == ' ' || text[0] == '\t':
 		if r.buf != "" {
-			r.buf += " " + trimmed
+			r.buf += strings.TrimRight(text, " \t") // the white space stays, as in Postfix
 			return
 		}
 	}
