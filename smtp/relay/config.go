@@ -25,9 +25,12 @@ type Config struct {
 	PauseMax      time.Duration `key:"pause_max" default:"15m" doc:"Longest wait between two tries of a paused next hop."`
 	AlarmAfter    time.Duration `key:"alarm_after" default:"5m" doc:"How long a next hop is down before an alarm says so."`
 
-	TLS          string `key:"tls" default:"opportunistic" doc:"TLS towards next hops that do not say it themselves: none, opportunistic, required (any certificate), verified (by name), dane (verified where TLSA records say how, else opportunistic)."`
-	ClientHeader bool   `key:"client_header" default:"false" doc:"Tell a next hop that takes neither XCLIENT nor XFORWARD about the original client in a header field X-Understudy-Client."`
-	Forward      bool   `key:"forward_client" default:"true" doc:"Use XCLIENT or XFORWARD where the next hop offers it."`
+	TLS             string `key:"tls" default:"opportunistic" doc:"TLS towards next hops that do not say it themselves: none, opportunistic, required (any certificate), verified (by name), dane (verified where TLSA records say how, else opportunistic)."`
+	Resolver        string `key:"resolver" default:"" doc:"DNS server for mx:// hops, DANE and MTA-STS, as address or address:port; empty is the first of /etc/resolv.conf."`
+	ResolverTrusted bool   `key:"resolver_trusted" default:"false" doc:"Believe the resolver's word that an answer was validated (AD) though it is not on this machine; the way to it must be safe."`
+
+	ClientHeader bool `key:"client_header" default:"false" doc:"Tell a next hop that takes neither XCLIENT nor XFORWARD about the original client in a header field X-Understudy-Client."`
+	Forward      bool `key:"forward_client" default:"true" doc:"Use XCLIENT or XFORWARD where the next hop offers it."`
 }
 
 // DefaultConfig is what the default tags say.
@@ -76,6 +79,11 @@ func (c Config) Validate() error {
 		{"alarm_after", c.AlarmAfter},
 	} {
 		positive(d.key, d.d)
+	}
+	if c.Resolver != "" {
+		if _, err := resolverAddress(c.Resolver); err != nil {
+			errs = append(errs, fmt.Errorf("resolver: %w", err))
+		}
 	}
 	if c.PauseMax < c.PauseFirst {
 		errs = append(errs, fmt.Errorf("pause_max: %v is shorter than pause_first, %v", c.PauseMax, c.PauseFirst))

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"understudy/smtp/wire"
@@ -161,21 +160,4 @@ func verifyPin(s tls.ConnectionState, pins [][sha256.Size]byte) error {
 		}
 	}
 	return errPin
-}
-
-// targets lists the hosts of a hop by preference.
-func (r *Relay) targets(_ context.Context, h Hop) ([]target, error) {
-	p := h.TLS
-	if p == "" {
-		p = Policy(r.cfg.TLS)
-	}
-	if h.Network == "unix" {
-		p = None
-	}
-	return []target{{host: h.Host, address: h.Address, policy: p}}, nil
-}
-
-// dialer is the network's own.
-func dialer(ctx context.Context, network, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, network, address)
 }

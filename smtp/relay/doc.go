@@ -10,19 +10,19 @@
 // How much a hop may be given is decided by a machine, one per route and hop,
 // which is pure:
 //
-//	                 nothing can be connected
-//	       +----------------------------------------> Down
-//	       |                                         |  ^  tried every probe_interval,
-//	       |      a probe is greeted: expedite,      |  |  no message is touched
-//	       |      slow start                         |  |
-//	      Up <---------------------------------------+  | cannot be connected
-//	       |  ^                                         |
-//	       |  | a message is accepted: expedite,        |
-//	       |  | slow start                              |
-//	       v  |                                         |
-//	      Paused ---------------------------------------+
-//	       pause_after messages in a row refused or put off for reasons of the
-//	       hop's own: alarm, then one message at growing intervals
+//	           nothing can be connected
+//	 +----------------------------------------> Down
+//	 |                                         |  ^  tried every probe_interval,
+//	 |      a probe is greeted: expedite,      |  |  no message is touched
+//	 |      slow start                         |  |
+//	Up <---------------------------------------+  | cannot be connected
+//	 |  ^                                         |
+//	 |  | a message is accepted: expedite,        |
+//	 |  | slow start                              |
+//	 v  |                                         |
+//	Paused ---------------------------------------+
+//	 pause_after messages in a row refused or put off for reasons of the
+//	 hop's own: alarm, then one message at growing intervals
 //
 // While it is up, the number of messages on their way begins at one, doubles
 // each round, and after the first trouble grows slowly and is halved by each

@@ -144,11 +144,17 @@ func (q *fakeQueue) left() int {
 	return len(q.due) + len(q.waiting) + q.lent
 }
 
-func (q *fakeQueue) get(f func()) {
+// locked reads a number.
+func (q *fakeQueue) locked(f func() int) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	f()
+	return f()
 }
+
+func (q *fakeQueue) expeditions() int { return q.locked(func() int { return q.expedited[""] }) }
+func (q *fakeQueue) tried() int       { return q.locked(func() int { return len(q.attempts) }) }
+func (q *fakeQueue) answered() int    { return q.locked(func() int { return len(q.ended) }) }
+func (q *fakeQueue) held() int        { return q.locked(func() int { return len(q.waiting) }) }
 
 func (m *fakeMessage) Envelope() *smtp.Envelope { return m.env }
 func (m *fakeMessage) Pending() []int           { return slices.Clone(m.pending) }
@@ -230,15 +236,18 @@ func (h *fakeHop) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if !h.up {
 		return nil, errRefused
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	near, far := net.Pipe()
 	h.conns[far] = true
 	h.made++
 	go h.serve(far)
-	return near, ctx.Err()
+	return near, nil
 }
 
 // listen serves on a real socket.
-func (h *fakeHop) listen(t *testing.T, network, addr string) net.Listener {
+func (h *fakeHop) listen(t testing.TB, network, addr string) net.Listener {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), network, addr)
 	if err != nil {
@@ -279,6 +288,18 @@ func (h *fakeHop) cutLocked() {
 
 // down closes everything and refuses connections.
 func (h *fakeHop) down() { h.set(func() { h.up = false; h.cutLocked() }) }
+
+func (h *fakeHop) open() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.conns)
+}
+
+func (h *fakeHop) connections() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.made
+}
 
 func (h *fakeHop) received() int {
 	h.mu.Lock()
@@ -374,8 +395,10 @@ func (s *fakeSession) command(line string) bool {
 		if s.open {
 			return s.say("503 5.5.1 nested")
 		}
-		if h.mail != nil {
-			if rep := h.mail(arg); rep != "" {
+		var f func(string) string
+		h.set(func() { f = h.mail })
+		if f != nil {
+			if rep := f(arg); rep != "" {
 				return s.say(rep)
 			}
 		}

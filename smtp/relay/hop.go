@@ -190,7 +190,7 @@ func parsePin(s string) (sum [sha256.Size]byte, err error) {
 	v := strings.TrimPrefix(strings.ReplaceAll(s, " ", "+"), "pin-")
 	v, ok := strings.CutPrefix(v, "sha256:")
 	if !ok {
-		return sum, fmt.Errorf("pin %q does not begin with sha256:", s)
+		return sum, fmt.Errorf("pin %q has no sha256: in front", s)
 	}
 	b, err := hex.DecodeString(v)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -46,6 +47,11 @@ type Deps struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Roots verify certificates; nil is the system's.
 	Roots *x509.CertPool
+	// Resolver answers for mx:// hops, DANE and MTA-STS; nil asks Config.Resolver.
+	Resolver Resolver
+	// HTTP fetches MTA-STS policies; it must not follow redirects. Nil is one
+	// with Roots.
+	HTTP *http.Client
 }
 
 // Relay carries queued messages to their next hops.
@@ -59,6 +65,8 @@ type Relay struct {
 	metrics  *metrics
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	roots    *x509.CertPool
+	resolver Resolver
+	sts      *stsCache
 
 	mu     sync.Mutex
 	routes map[string]*route
@@ -83,6 +91,10 @@ func New(cfg Config, deps Deps) (*Relay, error) {
 	if r.dial == nil {
 		r.dial = dialer
 	}
+	if r.resolver = deps.Resolver; r.resolver == nil {
+		r.resolver = dnsResolver{server: cfg.Resolver, trusted: cfg.ResolverTrusted}
+	}
+	r.sts = newSTSCache(r.resolver, deps.HTTP, deps.Roots)
 	return r, nil
 }
 

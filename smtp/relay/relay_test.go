@@ -18,10 +18,10 @@ import (
 
 var modern = []string{"PIPELINING", "CHUNKING", "8BITMIME", "SIZE", "ENHANCEDSTATUSCODES"}
 
-// bench is a relay that runs on a fake queue.
+// rig is a relay that runs on a fake queue.
 type rig struct {
 	*Relay
-	t      *testing.T
+	t      testing.TB
 	q      *fakeQueue
 	alarms *fakeAlarms
 	hops   []Hop
@@ -32,7 +32,7 @@ type rig struct {
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-func newRig(t *testing.T, edit func(c *Config), dial dialFunc, hops ...string) *rig {
+func newRig(t testing.TB, edit func(c *Config), dial dialFunc, hops ...string) *rig {
 	t.Helper()
 	g := &rig{t: t, q: newFakeQueue(), alarms: &fakeAlarms{}, moved: make(chan struct{})}
 	for _, s := range hops {
@@ -57,7 +57,7 @@ func newRig(t *testing.T, edit func(c *Config), dial dialFunc, hops ...string) *
 	return g
 }
 
-func mustHop(t *testing.T, s string) Hop {
+func mustHop(t testing.TB, s string) Hop {
 	t.Helper()
 	h, err := ParseHop(s)
 	if err != nil {
@@ -104,7 +104,7 @@ func (g *rig) status() HopStatus {
 }
 
 // until waits for a condition on real sockets.
-func until(t *testing.T, what string, cond func() bool) {
+func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -177,8 +177,8 @@ func TestOutageAndReturn(t *testing.T) {
 		g.q.fill(100)
 		g.start()
 		<-time.After(10*time.Minute + 300*time.Millisecond)
-		if len(g.q.attempts) != 0 || g.q.left() != 100 {
-			t.Fatalf("%d messages were tried though the hop is down", len(g.q.attempts))
+		if g.q.tried() != 0 || g.q.left() != 100 {
+			t.Fatalf("%d messages were tried though the hop is down", g.q.tried())
 		}
 		if s := g.status(); s.State != "down" || !strings.Contains(s.Reason, "refused") {
 			t.Errorf("%+v", s)
@@ -195,8 +195,8 @@ func TestOutageAndReturn(t *testing.T) {
 		if d := hop.arrival[0].Sub(back); d >= 2*time.Second {
 			t.Errorf("first delivery after %v", d)
 		}
-		if g.q.expedited[""] != 1 {
-			t.Errorf("expedited %d times", g.q.expedited[""])
+		if g.q.expeditions() != 1 {
+			t.Errorf("expedited %d times", g.q.expeditions())
 		}
 		if s := g.alarms.String(); s != "map[]" {
 			t.Errorf("the alarm stays: %s", s)
@@ -250,15 +250,14 @@ func TestHopDiesDuringDrain(t *testing.T) {
 		if s := g.status(); s.State != "down" {
 			t.Fatalf("%+v", s)
 		}
-		burnt := 0
-		g.q.get(func() { burnt = len(g.q.waiting) })
+		burnt := g.q.held()
 		if burnt > 25 {
 			t.Errorf("%d messages wait for their back-off, want at most one a connection", burnt)
 		}
 		hop.set(func() { hop.up = true })
 		<-time.After(2 * time.Second)
-		if g.q.left() != 0 || len(g.q.ended) != 1000 {
-			t.Errorf("%d left, %d ended", g.q.left(), len(g.q.ended))
+		if g.q.left() != 0 || g.q.answered() != 1000 {
+			t.Errorf("%d left, %d ended", g.q.left(), g.q.answered())
 		}
 		g.stop()
 	})
@@ -278,18 +277,18 @@ func TestRebornPrimaryRefusesEverything(t *testing.T) {
 			if s := g.status(); s.State != "paused" || !strings.Contains(s.Reason, reply[4:]) {
 				t.Fatalf("%s: %+v", reply, s)
 			}
-			if n := len(g.q.attempts); n != 5 {
+			if n := g.q.tried(); n != 5 {
 				t.Errorf("%s: %d messages were tried, want 5", reply, n)
 			}
 			if !strings.Contains(g.alarms.String(), "paused") {
 				t.Errorf("no alarm: %s", g.alarms)
 			}
 			<-time.After(time.Hour)
-			if n := len(g.q.attempts); n > 80 || n < 7 {
+			if n := g.q.tried(); n > 80 || n < 7 {
 				t.Errorf("%s: %d messages were tried in an hour", reply, n)
 			}
-			if len(g.q.ended) != 0 || g.q.left() != 200 {
-				t.Fatalf("%s: %d messages were given up", reply, len(g.q.ended))
+			if g.q.answered() != 0 || g.q.left() != 200 {
+				t.Fatalf("%s: %d messages were given up", reply, g.q.answered())
 			}
 			hop.set(func() { hop.rcpt = nil })
 			if err := g.Resume(t.Context(), ""); err != nil {
@@ -323,8 +322,8 @@ func TestPausedHopRecovers(t *testing.T) {
 			t.Error("tried before its time")
 		}
 		<-time.After(2 * time.Second)
-		if g.q.left() != 0 || g.q.expedited[""] != 1 {
-			t.Errorf("%d left, expedited %v", g.q.left(), g.q.expedited)
+		if g.q.left() != 0 || g.q.expeditions() != 1 {
+			t.Errorf("%d left, expedited %v", g.q.left(), g.q.expeditions())
 		}
 		g.stop()
 	})
@@ -342,11 +341,11 @@ func TestBannerRefusals(t *testing.T) {
 		if s := g.status(); s.State != "paused" || !strings.Contains(s.Reason, "no service here") {
 			t.Errorf("%+v", s)
 		}
-		if len(g.q.attempts) != 0 {
-			t.Errorf("%d messages were burnt", len(g.q.attempts))
+		if g.q.tried() != 0 {
+			t.Errorf("%d messages were burnt", g.q.tried())
 		}
-		if hop.made > 10 {
-			t.Errorf("%d connections in a minute", hop.made)
+		if hop.connections() > 10 {
+			t.Errorf("%d connections in a minute", hop.connections())
 		}
 		hop.set(func() { hop.banner = "220 hi" })
 		<-time.After(5 * time.Minute)
@@ -472,7 +471,7 @@ func TestViewMoves(t *testing.T) {
 		g.start()
 		g.q.fill(3)
 		<-time.After(time.Minute)
-		if g.q.left() != 3 || len(g.q.attempts) != 0 {
+		if g.q.left() != 3 || g.q.tried() != 0 {
 			t.Fatal("mail moved though there is nowhere to go")
 		}
 		g.move("smtp://a.test")
@@ -483,8 +482,8 @@ func TestViewMoves(t *testing.T) {
 		g.move("smtp://b.test")
 		g.q.add("x", "x\r\n", "u@x")
 		synctest.Wait()
-		if b.received() != 1 || len(a.conns) != 0 {
-			t.Errorf("b got %d; %d connections to a are left", b.received(), len(a.conns))
+		if b.received() != 1 || a.open() != 0 {
+			t.Errorf("b got %d; %d connections to a are left", b.received(), a.open())
 		}
 		// Another route, set by an operator, does not ask the view.
 		g.q.addFor("smtp://a.test", "r", 3, func() io.Reader { return strings.NewReader("x\r\n") }, "u@x")
@@ -516,12 +515,12 @@ func TestConnectionsAreReusedAndReplaced(t *testing.T) {
 			g.q.add(fmt.Sprint(i), "x\r\n", "u@x")
 			synctest.Wait()
 		}
-		if hop.received() != 30 || hop.made < 3 || hop.made > 5 {
-			t.Errorf("%d messages over %d connections", hop.received(), hop.made)
+		if hop.received() != 30 || hop.connections() < 3 || hop.connections() > 5 {
+			t.Errorf("%d messages over %d connections", hop.received(), hop.connections())
 		}
 		<-time.After(time.Minute)
-		if len(hop.conns) != 0 {
-			t.Errorf("%d idle connections are kept", len(hop.conns))
+		if hop.open() != 0 {
+			t.Errorf("%d idle connections are kept", hop.open())
 		}
 		g.stop()
 	})
@@ -544,7 +543,7 @@ func TestServerLimitsMessagesPerConnection(t *testing.T) {
 		g.start()
 		<-time.After(time.Minute)
 		if g.q.left() != 0 {
-			t.Errorf("%d left, %d wait", g.q.left(), len(g.q.waiting))
+			t.Errorf("%d left, %d wait", g.q.left(), g.q.held())
 		}
 		g.stop()
 	})
@@ -558,7 +557,7 @@ func TestServerLimitsConnections(t *testing.T) {
 		hop.final = func(string) string { <-time.After(10 * time.Millisecond); return "" }
 		dial := func(ctx context.Context, n, a string) (net.Conn, error) {
 			full := false
-			hop.set(func() { full = len(hop.conns) >= 3 })
+			full = hop.open() >= 3
 			if full {
 				return nil, errRefused
 			}
@@ -568,7 +567,7 @@ func TestServerLimitsConnections(t *testing.T) {
 		g.q.fill(500)
 		g.start()
 		<-time.After(10 * time.Second)
-		if s := g.status(); s.State != "up" || g.q.left() != 0 || g.q.expedited[""] != 0 {
+		if s := g.status(); s.State != "up" || g.q.left() != 0 || g.q.expeditions() != 0 {
 			t.Errorf("%d left, expedited %v, %+v", g.q.left(), g.q.expedited, s)
 		}
 		g.stop()
