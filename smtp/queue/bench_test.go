@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,3 +113,21 @@ func (r *running) fill(tb testing.TB, n int) {
 type enabled struct{ slog.Handler }
 
 func (enabled) Enabled(context.Context, slog.Level) bool { return true }
+
+// BenchmarkMemory reports how much memory a queued message takes.
+func BenchmarkMemory(b *testing.B) {
+	s := newSpool(testConfig(b.TempDir()), Deps{})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s.mu.Lock()
+	for i := range b.N {
+		env := envelope(fmt.Sprintf("bounces+%d=user%d@lists%d.example", i, i%5000, i%977), fmt.Sprintf("user%d@domain%d.example", i%5000, i%20))
+		s.insert(newMessage(s.idents.next(time.Now()), env, 1), "")
+	}
+	s.mu.Unlock()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.N), "B/message")
+	runtime.KeepAlive(s)
+}

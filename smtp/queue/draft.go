@@ -3,7 +3,6 @@ package queue
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -326,10 +325,6 @@ func (s *Spool) accept(ctx context.Context, d *draft, env *smtp.Envelope, header
 		name = prepare(m)
 		m.route = &route{name: name} // for the snapshot; enter puts it on the real one
 	}
-	envelope, err := json.Marshal(env)
-	if err != nil {
-		return fmt.Errorf("encode envelope: %w", err)
-	}
 	head := s.scratch.get()
 	defer s.scratch.put(head)
 	b := append(*head, make([]byte, prefixBytes)...)
@@ -337,8 +332,12 @@ func (s *Spool) accept(ctx context.Context, d *draft, env *smtp.Envelope, header
 		b = m.appendState(b, s.clock)
 		p.state = uint32(len(b) - prefixBytes)
 	}
-	b = append(b, envelope...)
-	p.envelope = uint32(len(envelope))
+	at := len(b)
+	b, err := appendEnvelope(b, env)
+	if err != nil {
+		return err
+	}
+	p.envelope = uint32(len(b) - at)
 	appendPrefix(b[:0], &p)
 	*head = b
 
