@@ -93,11 +93,21 @@ func tail(path string, lines int) string {
 	return strings.Join(all, "\n")
 }
 
+// LogsEnv names a directory in which whole logs of failed stories are kept.
+const LogsEnv = "LAB_LOGS"
+
 // showOnFailure prints the end of a log when the story failed.
 func showOnFailure(h Host, what, path string) {
 	h.Cleanup(func() {
-		if h.Failed() {
-			h.Logf("the end of %s:\n%s", what, tail(path, 40))
+		if !h.Failed() {
+			return
+		}
+		h.Logf("the end of %s:\n%s", what, tail(path, 40))
+		if keep := os.Getenv(LogsEnv); keep != "" {
+			copied := filepath.Join(keep, filepath.Base(filepath.Dir(path))+"-"+filepath.Base(path))
+			if text, err := os.ReadFile(path); err == nil && os.WriteFile(copied, text, 0o644) == nil {
+				h.Logf("the whole of it is in %s", copied)
+			}
 		}
 	})
 }
