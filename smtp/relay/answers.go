@@ -84,7 +84,7 @@ func (rt *route) connected(ev event, now time.Time) {
 func (rt *route) failed(h *hopState, err error, now time.Time) {
 	rt.note(h, why(err), now)
 	rt.r.metrics.connections.WithLabelValues(h.hop.String(), "error").Inc()
-	if rep := new(wire.ReplyError); errors.As(err, &rep) && rep.Reply.Permanent() {
+	if rep, ok := errors.AsType[*wire.ReplyError](err); ok && rep.Reply.Permanent() {
 		h.m.turnedAway(now, why(err))
 		return
 	}
@@ -169,7 +169,7 @@ func (rt *route) learn(h *hopState, j *job, kinds []kind, answers []wire.Answer,
 // describe is an answer on one line.
 func describe(a wire.Answer) string {
 	if a.Code != 0 {
-		return "in reply to " + a.Stage.String() + ": " + a.Reply.String()
+		return "in reply to " + a.Stage.String() + ": " + a.String()
 	}
 	if a.Stage == wire.StageNone {
 		return a.Err.Error()

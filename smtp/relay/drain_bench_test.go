@@ -56,7 +56,7 @@ func delayed(dst, src net.Conn, d time.Duration) {
 			}
 		}
 		_ = dst.Close()
-		for range pieces { //nolint:revive // let the reader go on
+		for range pieces { // let the reader go on
 		}
 	})
 	for {

@@ -30,7 +30,7 @@ type fakeQueue struct {
 	routes    []string
 	ended     map[string][]smtp.Result // final results, by id
 	attempts  map[string]int           // Done with a result, by id
-	undone    int                      // Done without one
+	edit      func(*smtp.Envelope)     // what messages added from now on are like
 }
 
 type fakeMessage struct {
@@ -71,6 +71,9 @@ func (q *fakeQueue) addFor(route, id string, size int64, body func() io.Reader, 
 	for i, a := range to {
 		m.env.Recipients = append(m.env.Recipients, smtp.Recipient{Address: a})
 		m.pending = append(m.pending, i)
+	}
+	if q.edit != nil {
+		q.edit(m.env)
 	}
 	if !slices.Contains(q.routes, route) {
 		q.routes = append(q.routes, route)
@@ -182,8 +185,6 @@ func (m *fakeMessage) Done(results []smtp.Result) {
 	}
 	if len(results) > 0 {
 		q.attempts[m.env.ID]++
-	} else {
-		q.undone++
 	}
 	switch {
 	case len(m.pending) == 0:
@@ -247,11 +248,11 @@ func (h *fakeHop) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 }
 
 // listen serves on a real socket.
-func (h *fakeHop) listen(t testing.TB, network, addr string) net.Listener {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), network, addr)
+func (h *fakeHop) listen(tb testing.TB, network, addr string) net.Listener {
+	tb.Helper()
+	l, err := new(net.ListenConfig).Listen(tb.Context(), network, addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	go func() {
 		for {
@@ -266,7 +267,7 @@ func (h *fakeHop) listen(t testing.TB, network, addr string) net.Listener {
 			go h.serve(c)
 		}
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = l.Close()
 		h.set(func() { h.cutLocked() })
 	})

@@ -86,23 +86,22 @@ func ParseHop(s string) (Hop, error) {
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
+		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err
 		}
 		return Hop{}, fmt.Errorf("next hop %q: %w", text, err)
 	}
 	h := Hop{Network: "tcp", text: text}
-	if err := h.place(u); err != nil {
+	if err := place(&h, u); err != nil {
 		return Hop{}, fmt.Errorf("next hop %q: %w", text, err)
 	}
-	if err := h.options(u.Query()); err != nil {
+	if err := options(&h, u.Query()); err != nil {
 		return Hop{}, fmt.Errorf("next hop %q: %w", text, err)
 	}
 	return h, nil
 }
 
-func (h *Hop) place(u *url.URL) error {
+func place(h *Hop, u *url.URL) error {
 	if u.User != nil || u.Fragment != "" || u.Opaque != "" {
 		return errors.New("only scheme, host, port, path and options are known")
 	}
@@ -139,7 +138,7 @@ func (h *Hop) place(u *url.URL) error {
 	return nil
 }
 
-func (h *Hop) options(q url.Values) error {
+func options(h *Hop, q url.Values) error {
 	for key, values := range q {
 		value := values[len(values)-1]
 		switch key {

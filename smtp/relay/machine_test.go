@@ -59,7 +59,7 @@ func TestMachine(t *testing.T) {
 		now := time.Unix(0, 0)
 		m := newMachine(testTuning, now)
 		var old uint64
-		for _, word := range strings.Fields(tt.script) {
+		for word := range strings.FieldsSeq(tt.script) {
 			word, times := cutTimes(word)
 			for range times {
 				verb, id, _ := strings.Cut(word, ":")

@@ -72,7 +72,7 @@ type Relay struct {
 	routes map[string]*route
 }
 
-// ErrNoRoute: no such route carries mail.
+// ErrNoRoute says that no such route carries mail.
 var ErrNoRoute = errors.New("no such route")
 
 // New builds a relay. It neither dials nor starts anything.

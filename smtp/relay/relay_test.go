@@ -32,11 +32,11 @@ type rig struct {
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-func newRig(t testing.TB, edit func(c *Config), dial dialFunc, hops ...string) *rig {
-	t.Helper()
-	g := &rig{t: t, q: newFakeQueue(), alarms: &fakeAlarms{}, moved: make(chan struct{})}
+func newRig(tb testing.TB, edit func(c *Config), dial dialFunc, hops ...string) *rig {
+	tb.Helper()
+	g := &rig{t: tb, q: newFakeQueue(), alarms: &fakeAlarms{}, moved: make(chan struct{})}
 	for _, s := range hops {
-		g.hops = append(g.hops, mustHop(t, s))
+		g.hops = append(g.hops, mustHop(tb, s))
 	}
 	cfg := DefaultConfig()
 	if edit != nil {
@@ -51,17 +51,17 @@ func newRig(t testing.TB, edit func(c *Config), dial dialFunc, hops ...string) *
 		},
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	g.Relay = r
 	return g
 }
 
-func mustHop(t testing.TB, s string) Hop {
-	t.Helper()
+func mustHop(tb testing.TB, s string) Hop {
+	tb.Helper()
 	h, err := ParseHop(s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return h
 }
@@ -104,8 +104,8 @@ func (g *rig) status() HopStatus {
 }
 
 // until waits for a condition on real sockets.
-func until(t testing.TB, what string, cond func() bool) {
-	t.Helper()
+func until(tb testing.TB, what string, cond func() bool) {
+	tb.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	end := time.After(20 * time.Second)
@@ -113,7 +113,7 @@ func until(t testing.TB, what string, cond func() bool) {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("not within 20 s: %s", what)
+			tb.Fatalf("not within 20 s: %s", what)
 		}
 	}
 }

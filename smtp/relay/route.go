@@ -432,8 +432,7 @@ func (rt *route) alarm(h *hopState) string { return "hop:" + h.hop.String() }
 
 // why is an error on one line.
 func why(err error) string {
-	var rep *wire.ReplyError
-	if errors.As(err, &rep) {
+	if rep, ok := errors.AsType[*wire.ReplyError](err); ok {
 		return rep.Error()
 	}
 	return err.Error()

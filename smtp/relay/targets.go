@@ -9,7 +9,7 @@ import (
 	"net/netip"
 )
 
-// ErrNullMX: the domain says that it takes no mail (RFC 7505).
+// ErrNullMX says that the domain takes no mail (RFC 7505).
 var ErrNullMX = errors.New("domain takes no mail (null MX)")
 
 // targets lists the hosts of a hop by preference, each with its protection.

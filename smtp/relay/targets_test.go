@@ -188,7 +188,7 @@ func TestSTSCache(t *testing.T) {
 			p, _ := c.policy(t.Context(), "d.test")
 			return p.mode
 		}
-		if mode() != "enforce" || mode() != "enforce" || web.asked != 1 {
+		if a, b := mode(), mode(); a != "enforce" || b != "enforce" || web.asked != 1 {
 			t.Errorf("fetched %d times", web.asked)
 		}
 		<-time.After(time.Hour)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"understudy/smtp"
 )
 
 // issuer makes certificates.
@@ -112,8 +114,8 @@ func TestTLSPolicies(t *testing.T) {
 				g.start()
 				<-time.After(5 * time.Second)
 				if tt.require {
+					g.q.edit = func(env *smtp.Envelope) { env.RequireTLS = true }
 					g.q.add("m", "x\r\n", "u@x")
-					g.q.due[len(g.q.due)-1].env.RequireTLS = true
 					<-time.After(5 * time.Second)
 				}
 				got := "kept"

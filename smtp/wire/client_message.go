@@ -131,7 +131,7 @@ func lacking(m *Outgoing, ext Extensions, secure bool) (Reply, bool) {
 		return Reply{Code: 553, Enhanced: "5.6.7", Text: "SMTPUTF8 needed, the next hop does not offer it"}, true
 	}
 	// RFC 3030, section 3: BINARYMIME goes with CHUNKING.
-	if m.Body == "BINARYMIME" && !(ext.Has("BINARYMIME") && ext.Has("CHUNKING")) {
+	if m.Body == "BINARYMIME" && (!ext.Has("BINARYMIME") || !ext.Has("CHUNKING")) {
 		return Reply{Code: 554, Enhanced: "5.6.1", Text: "BINARYMIME needed, the next hop does not offer it"}, true
 	}
 	// RFC 1870, section 6.1: 0 is no fixed limit.

@@ -6,74 +6,81 @@ import (
 	"testing"
 )
 
-// Each nastiness is one script for a server, and what the recipients of two
+// nasty is a script for a server that misbehaves, and what the recipients of two
 // messages sent one behind the other get to hear.
-func TestNastyServers(t *testing.T) {
-	t.Parallel()
-	chunked := []string{"PIPELINING", "CHUNKING"}
-	plain := []string{"PIPELINING"}
-	// both reads what is sent ahead of any answer with CHUNKING.
-	both := func(p *clientPeer) {
-		p.hear("MAIL")
-		p.hear("RCPT TO:<a@x>")
-		p.hear("RCPT TO:<b@x>")
-		p.chunk()
-		p.hear("RSET")
-		p.hear("MAIL")
-		p.hear("RCPT TO:<c@x>")
-		p.chunk()
-	}
-	head := func(p *clientPeer) {
-		p.hear("MAIL")
-		p.hear("RCPT TO:<a@x>")
-		p.hear("RCPT TO:<b@x>")
-		p.hear("DATA")
-	}
-	big := strings.Repeat("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n", 20_000)
-	tests := []struct {
-		name      string
-		ext       []string
-		script    func(p *clientPeer)
-		first     string // body
-		one, two  string
-		err       error
-		stillGood bool
-	}{
-		{"421 instead of MAIL's answer", chunked, func(p *clientPeer) {
-			both(p)
+type nasty struct {
+	name      string
+	ext       []string
+	script    func(p *clientPeer)
+	first     string // body of the first message
+	one, two  string
+	err       error
+	stillGood bool
+}
+
+var (
+	nastyChunked = []string{"PIPELINING", "CHUNKING"}
+	nastyPlain   = []string{"PIPELINING"}
+	nastyBig     = strings.Repeat("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n", 20_000)
+)
+
+// nastyBoth reads what is sent ahead of any answer with CHUNKING.
+func nastyBoth(p *clientPeer) {
+	p.hear("MAIL")
+	p.hear("RCPT TO:<a@x>")
+	p.hear("RCPT TO:<b@x>")
+	p.chunk()
+	p.hear("RSET")
+	p.hear("MAIL")
+	p.hear("RCPT TO:<c@x>")
+	p.chunk()
+}
+
+// nastyHead is the same with DATA.
+func nastyHead(p *clientPeer) {
+	p.hear("MAIL")
+	p.hear("RCPT TO:<a@x>")
+	p.hear("RCPT TO:<b@x>")
+	p.hear("DATA")
+}
+
+func nastyWithChunks() []nasty {
+	return []nasty{
+		{"421 instead of MAIL's answer", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("421 4.3.2 bye")
 		}, "x\r\n", "421@MAIL 421@MAIL", "-@MAIL(behind)", ErrClosing, false},
-		{"421 at the second RCPT", chunked, func(p *clientPeer) {
-			both(p)
+		{"421 at the second RCPT", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "250 ok", "421 4.3.2 bye")
 		}, "x\r\n", "421@RCPT 421@RCPT", "-@MAIL(behind)", ErrClosing, false},
-		{"421 at the end", chunked, func(p *clientPeer) {
-			both(p)
+		{"421 at the end", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "250 ok", "550 no", "421 4.3.2 bye")
 		}, "x\r\n", "421 550@RCPT", "-@MAIL(behind)", ErrClosing, false},
-		{"421 between messages", chunked, func(p *clientPeer) {
-			both(p)
+		{"421 between messages", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "250 ok", "250 ok", "250 done", "421 enough")
 		}, "x\r\n", "250 250", "421@MAIL", ErrClosing, false},
-		{"closes in mid-pipeline", chunked, func(p *clientPeer) {
-			both(p)
+		{"closes in mid-pipeline", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "250 ok")
 		}, "x\r\n", "-@RCPT -@RCPT", "-@MAIL(behind)", nil, false},
-		{"closes after the first answer", chunked, func(p *clientPeer) {
-			both(p)
+		{"closes after the first answer", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "250 ok", "250 ok", "250 done")
 		}, "x\r\n", "250 250", "-@MAIL", nil, false},
-		{"nobody accepted, then a good one", chunked, func(p *clientPeer) {
-			both(p)
+		{"nobody accepted, then a good one", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "550 5.1.1 no", "450 4.2.1 later", "554 5.5.1 no valid recipients", "250 reset", "250 ok", "250 ok", "250 done")
 			p.drain()
 		}, "x\r\n", "550@RCPT 450@RCPT", "250", nil, true},
-		{"MAIL refused", chunked, func(p *clientPeer) {
-			both(p)
+		{"MAIL refused", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("550 5.7.1 no", "503 what", "503 what", "503 what", "250 reset", "250 ok", "250 ok", "250 done")
 			p.drain()
 		}, "x\r\n", "550@MAIL 550@MAIL", "250", nil, true},
-		{"a chunk before the last is refused", chunked, func(p *clientPeer) {
+		{"a chunk before the last is refused", nastyChunked, func(p *clientPeer) {
 			p.hear("MAIL")
 			p.hear("RCPT")
 			p.hear("RCPT")
@@ -89,31 +96,36 @@ func TestNastyServers(t *testing.T) {
 			}
 			p.say("250 reset")
 			p.drain()
-		}, big, "452@DATA 452@DATA", "-@connect", nil, false},
-		{"RSET refused", chunked, func(p *clientPeer) {
-			both(p)
+		}, nastyBig, "452@DATA 452@DATA", "-@connect", nil, false},
+		{"RSET refused", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "250 ok", "250 ok", "250 done", "500 what?")
 			p.drain()
 		}, "x\r\n", "250 250", "-@MAIL", ErrReply, false},
-		{"an answer too many", chunked, func(p *clientPeer) {
+		{"an answer too many", nastyChunked, func(p *clientPeer) {
 			p.say("250 surprise")
 			p.drain()
 		}, "x\r\n", "", "", ErrReply, false},
-		{"no SMTP any more", chunked, func(p *clientPeer) {
-			both(p)
+		{"no SMTP any more", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "<html>")
 			p.drain()
 		}, "x\r\n", "-@MAIL -@MAIL", "-@MAIL(behind)", ErrReply, false},
-		{"354 in answer to BDAT", chunked, func(p *clientPeer) {
-			both(p)
+	}
+}
+
+func nastyOthers() []nasty {
+	return []nasty{
+		{"354 in answer to BDAT", nastyChunked, func(p *clientPeer) {
+			nastyBoth(p)
 			p.say("250 ok", "250 ok", "250 ok", "354 go on")
 			p.drain()
 		}, "x\r\n", "-@RCPT -@RCPT", "-@MAIL(behind)", ErrReply, false},
-		{"DATA accepted for nobody", plain, func(p *clientPeer) {
-			head(p)
+		{"DATA accepted for nobody", nastyPlain, func(p *clientPeer) {
+			nastyHead(p)
 			p.say("250 ok", "550 no", "550 no", "354 go")
 			if b := p.body(); b != "" {
-				t.Errorf("content for nobody: %q", b)
+				p.t.Errorf("content for nobody: %q", b)
 			}
 			p.say("554 no valid recipients")
 			p.hear("RSET")
@@ -125,8 +137,8 @@ func TestNastyServers(t *testing.T) {
 			p.say("250 done")
 			p.drain()
 		}, "x\r\n", "550@RCPT 550@RCPT", "250", nil, true},
-		{"DATA refused", plain, func(p *clientPeer) {
-			head(p)
+		{"DATA refused", nastyPlain, func(p *clientPeer) {
+			nastyHead(p)
 			p.say("250 ok", "250 ok", "550 no", "451 4.3.0 not now")
 			p.hear("RSET")
 			p.hear("MAIL")
@@ -137,31 +149,31 @@ func TestNastyServers(t *testing.T) {
 			p.say("250 done")
 			p.drain()
 		}, "x\r\n", "451@DATA 550@RCPT", "250", nil, true},
-		{"250 in answer to DATA", plain, func(p *clientPeer) {
-			head(p)
+		{"250 in answer to DATA", nastyPlain, func(p *clientPeer) {
+			nastyHead(p)
 			p.say("250 ok", "250 ok", "250 ok", "250 thanks")
 			p.drain()
 		}, "x\r\n", "-@DATA -@DATA", "-@connect", ErrReply, false},
-		{"552 before the end of data", plain, func(p *clientPeer) {
-			head(p)
+		{"552 before the end of data", nastyPlain, func(p *clientPeer) {
+			nastyHead(p)
 			p.say("250 ok", "250 ok", "250 ok", "354 go")
 			p.hear("0123")
 			p.say("552 5.3.4 too big")
 			p.drain()
-		}, big, "552 552", "-@connect", ErrReply, false},
-		{"250 before the end of data", plain, func(p *clientPeer) {
-			head(p)
+		}, nastyBig, "552 552", "-@connect", ErrReply, false},
+		{"250 before the end of data", nastyPlain, func(p *clientPeer) {
+			nastyHead(p)
 			p.say("250 ok", "250 ok", "250 ok", "354 go")
 			p.hear("0123")
 			p.say("250 2.0.0 that will do")
 			p.drain()
-		}, big, "-@DATA -@DATA", "-@connect", ErrReply, false},
-		{"421 in the middle of the data", plain, func(p *clientPeer) {
-			head(p)
+		}, nastyBig, "-@DATA -@DATA", "-@connect", ErrReply, false},
+		{"421 in the middle of the data", nastyPlain, func(p *clientPeer) {
+			nastyHead(p)
 			p.say("250 ok", "250 ok", "250 ok", "354 go")
 			p.hear("0123")
 			p.say("421 4.3.2 shutting down")
-		}, big, "421 421", "-@connect", ErrClosing, false},
+		}, nastyBig, "421 421", "-@connect", ErrClosing, false},
 		{"one step at a time", nil, func(p *clientPeer) {
 			for _, s := range [][2]string{
 				{"MAIL", "250 ok"},
@@ -179,7 +191,11 @@ func TestNastyServers(t *testing.T) {
 			p.drain()
 		}, "x\r\n", "250 550@RCPT", "550@MAIL", nil, true},
 	}
-	for _, tt := range tests {
+}
+
+func TestNastyServers(t *testing.T) {
+	t.Parallel()
+	for _, tt := range append(nastyWithChunks(), nastyOthers()...) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c, p := mustPeer(t, ClientConfig{}, func(p *clientPeer) {

@@ -101,7 +101,7 @@ func withPeer(t *testing.T, cfg ClientConfig, script func(p *clientPeer)) (*Clie
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		defer far.Close()
+		defer far.Close() //nolint:errcheck // the end of a script
 		script(p)
 	}()
 	c, err := NewClient(t.Context(), near, cfg)

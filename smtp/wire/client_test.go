@@ -41,7 +41,7 @@ func TestC1WindowedBDAT(t *testing.T) {
 	})
 	got := make(chan string, n)
 	for i := range n {
-		err := c.Send(t.Context(), text(fmt.Sprintf("message %d", i), "a@x.test"), func(a []Answer) { got <- a[0].Reply.String() })
+		err := c.Send(t.Context(), text(fmt.Sprintf("message %d", i), "a@x.test"), func(a []Answer) { got <- a[0].String() })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -393,7 +393,7 @@ func TestClientClose(t *testing.T) {
 func TestClientContext(t *testing.T) {
 	t.Parallel()
 	near, far := net.Pipe()
-	defer far.Close()
+	defer far.Close() //nolint:errcheck // a test
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := NewClient(ctx, near, ClientConfig{}); !errors.Is(err, context.DeadlineExceeded) {
