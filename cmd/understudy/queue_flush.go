@@ -195,8 +195,10 @@ func (v *flushView) verdict() error {
 	if v.end.Delivered() {
 		return nil
 	}
-	for i := range v.failed {
-		v.a.warnf("%s\n", outcomeLine(&v.failed[i]))
+	if v.json || terminalOf(v.a.Out) == nil { // else they were just shown
+		for i := range v.failed {
+			v.a.warnf("%s\n", outcomeLine(&v.failed[i]))
+		}
 	}
 	return fmt.Errorf("%d of %s not delivered", v.end.Total-v.end.Outcomes[admin.OutcomeDelivered], plural(v.end.Total, "message"))
 }

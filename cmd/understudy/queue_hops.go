@@ -93,7 +93,7 @@ func hopLine(h *admin.Hop) string {
 		line += ": " + safe(h.Reason)
 	}
 	if h.Connections > 0 {
-		line += fmt.Sprintf(", %d of %d connections", h.Connections, h.Limit)
+		line += ", " + plural(h.Connections, "connection")
 	}
 	if !h.NextProbe.IsZero() && h.State != admin.HopUp {
 		line += ", next probe " + stamp(h.NextProbe)

@@ -91,14 +91,15 @@ func newMessageTable(a *app) *messageTable {
 	return &messageTable{w: bufio.NewWriterSize(a.Out, 64<<10), width: a.width(), now: time.Now()}
 }
 
-// fixedWidth is what all columns but the id, sender and recipients take.
-const fixedWidth = len(" AGE  SIZE  STATE   NEXT ") + 1
+// minParties is how many columns sender and recipients need; where a terminal has
+// fewer left they get a line of their own.
+const minParties = 44
 
 // add prints one message.
 func (t *messageTable) add(m *queue.Summary) error {
 	if t.count == 0 {
 		t.idW = max(len("ID"), len(m.ID))
-		if _, err := fmt.Fprintf(t.w, "%s  AGE   SIZE STATE   NEXT SENDER -> RECIPIENTS\n", pad("ID", t.idW)); err != nil {
+		if _, err := fmt.Fprintln(t.w, clip(pad("ID", t.idW)+"  AGE   SIZE STATE   NEXT SENDER -> RECIPIENTS", t.width)); err != nil {
 			return err
 		}
 	}
@@ -111,13 +112,18 @@ func (t *messageTable) add(m *queue.Summary) error {
 			next = humanAge(d)
 		}
 	}
+	line := fmt.Sprintf("%s %4s %6s %-7s %4s", pad(safe(m.ID), t.idW),
+		humanAge(t.now.Sub(m.Received)), humanBytes(m.SizeBytes), safe(string(m.State)), next)
 	parties := partiesOf(m)
-	if t.width > 0 {
-		parties = clip(parties, max(20, t.width-t.idW-fixedWidth))
+	switch left := t.width - len(line) - 1; {
+	case t.width == 0: // for a script: whole, and on one line
+		line += " " + parties
+	case left >= minParties:
+		line += " " + clip(parties, left)
+	default:
+		line += "\n    " + clip(parties, t.width-4)
 	}
-	_, err := fmt.Fprintf(t.w, "%s %4s %6s %-7s %4s %s\n", pad(safe(m.ID), t.idW),
-		humanAge(t.now.Sub(m.Received)), humanBytes(m.SizeBytes), safe(string(m.State)), next, parties)
-	if err != nil {
+	if _, err := fmt.Fprintln(t.w, line); err != nil {
 		return err
 	}
 	for _, why := range []string{m.Reason, m.LastError} {

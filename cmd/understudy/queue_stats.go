@@ -21,8 +21,8 @@ func newQueueStatsCommand(q *queueCommand) *cobra.Command {
 		Use:   "stats",
 		Short: "Count the queue by state, domain and age",
 		Long: `stats prints the totals, the disk, and a table of open recipients by domain
-(rows) and age (columns, each up to the time in its head). Old numbers that grow
-at the right are mail that does not get through.`,
+(rows) and age (columns, each up to the time in its head; empty ones are left
+out). Numbers that grow at the right are mail that does not get through.`,
 		Example: `  understudy queue stats
   understudy queue stats --json`,
 		Args: cobra.NoArgs,
@@ -65,27 +65,44 @@ func (a *app) printStats(st *queue.Stats, top int) {
 	for _, r := range rows {
 		nameW = max(nameW, len(clip(safe(r.Domain), 32)))
 	}
+	cols := usedColumns(st)
 	a.printf("\n%s %7s", pad("DOMAIN", nameW), "TOTAL")
-	for _, b := range st.AgeBounds {
-		a.printf(" %5s", columnHead(b))
-	}
-	if n := len(st.AgeBounds); n > 0 {
-		a.printf(" %5s", columnHead(st.AgeBounds[n-1])+"+")
+	for _, c := range cols {
+		head := "older"
+		if c < len(st.AgeBounds) {
+			head = columnHead(st.AgeBounds[c])
+		}
+		a.printf(" %6s", head)
 	}
 	a.printf("\n")
-	a.printRow("TOTAL", nameW, st.Total)
+	a.printRow("TOTAL", nameW, st.Total, cols)
 	for _, r := range rows {
-		a.printRow(clip(safe(r.Domain), 32), nameW, r)
+		a.printRow(clip(safe(r.Domain), 32), nameW, r, cols)
 	}
 	if n := len(st.Domains) - len(rows); n > 0 {
 		a.printf("and %s more (--top 0 shows all)\n", plural(n, "domain"))
 	}
 }
 
-func (a *app) printRow(name string, width int, r queue.DomainStats) {
+// usedColumns are those that have mail.
+func usedColumns(st *queue.Stats) []int {
+	var cols []int
+	for i, n := range st.Total.Ages {
+		if n > 0 {
+			cols = append(cols, i)
+		}
+	}
+	return cols
+}
+
+func (a *app) printRow(name string, width int, r queue.DomainStats, cols []int) {
 	a.printf("%s %7d", pad(name, width), r.Total)
-	for _, n := range r.Ages {
-		a.printf(" %5d", n)
+	for _, c := range cols {
+		n := 0
+		if c < len(r.Ages) {
+			n = r.Ages[c]
+		}
+		a.printf(" %6d", n)
 	}
 	a.printf("\n")
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -186,12 +187,15 @@ func (s *safeJSON) Write(p []byte) (int, error) {
 	i := 0
 	for i < len(in) && (utf8.FullRune(in[i:]) || len(in)-i >= utf8.UTFMax) {
 		r, n := utf8.DecodeRune(in[i:])
-		if r == '\n' || strconv.IsPrint(r) {
+		switch {
+		case r == utf8.RuneError && n == 1:
+			out = append(out, `\ufffd`...)
+		case r == '\n' || strconv.IsPrint(r):
 			out = append(out, in[i:i+n]...)
-		} else if r <= 0xffff {
-			out = fmt.Appendf(out, `\u%04x`, r)
-		} else {
-			out = append(out, "\ufffd"...)
+		default:
+			for _, u := range utf16.AppendRune(nil, r) {
+				out = fmt.Appendf(out, `\u%04x`, u)
+			}
 		}
 		i += n
 	}
