@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -200,7 +201,7 @@ func TestC2BareLineEndsAreNotRewritten(t *testing.T) {
 
 func TestClientUnreadableContent(t *testing.T) {
 	t.Parallel()
-	disk := errors.New("input/output error")
+	disk := fmt.Errorf("input/output error: %w", io.ErrUnexpectedEOF) // no end of the content
 	broken := func(good string) *Outgoing {
 		m := text(good, "a@x")
 		m.Open = func(context.Context) (io.ReadCloser, error) {

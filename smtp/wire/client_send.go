@@ -350,14 +350,20 @@ func (b *bodyReader) next() error {
 	if b.carry > 0 {
 		b.buf[0] = b.buf[len(b.buf)-1]
 	}
-	n, err := io.ReadFull(b.src, b.buf[b.carry:])
-	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		b.chunk, b.eof = b.buf[:b.carry+n], true
-	case err != nil:
-		return err
-	default:
-		b.chunk, b.carry = b.buf[:len(b.buf)-1], 1
+	// io.ReadFull would make an unexpected end of the source, which is an error,
+	// look like its end.
+	n := b.carry
+	for n < len(b.buf) {
+		k, err := b.src.Read(b.buf[n:])
+		n += k
+		if err == io.EOF { //nolint:errorlint // a wrapped EOF is not the end
+			b.chunk, b.eof = b.buf[:n], true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
+	b.chunk, b.carry = b.buf[:len(b.buf)-1], 1
 	return nil
 }
