@@ -27,18 +27,18 @@ type issuer struct {
 	key  *ecdsa.PrivateKey
 }
 
-func newIssuer(t testing.TB) *issuer {
-	t.Helper()
+func newIssuer(tb testing.TB) *issuer {
+	tb.Helper()
 	return &issuer{}
 }
 
 // issue makes a certificate for names; ca says that it may issue others. Inside
 // a synctest bubble the clock stands in the year 2000: it is valid then too.
-func (i *issuer) issue(t testing.TB, ca bool, names ...string) (*issuer, *tls.Certificate) {
-	t.Helper()
+func (i *issuer) issue(tb testing.TB, ca bool, names ...string) (*issuer, *tls.Certificate) {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test"}, DNSNames: names,
@@ -51,11 +51,11 @@ func (i *issuer) issue(t testing.TB, ca bool, names ...string) (*issuer, *tls.Ce
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &key.PublicKey, signer)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	chain := [][]byte{der}
 	if i.cert != nil {

@@ -240,6 +240,32 @@ func TestClientUnreadableContent(t *testing.T) {
 
 type brokenReader struct{ err error }
 
+// A content that is not as long as was said is not sent.
+func TestClientContentOfAnotherLength(t *testing.T) {
+	t.Parallel()
+	for _, noChunking := range []bool{false, true} {
+		store, addr := startGosmtp(t, false, nil)
+		for _, off := range []int64{-1, 1} {
+			for _, body := range []string{"a\r\n", strings.Repeat("ab\r\n", 100_000)} {
+				c, err := dialClient(t, addr, ClientConfig{NoChunking: noChunking})
+				if err != nil {
+					t.Fatal(err)
+				}
+				m := text(body, "a@x")
+				m.SizeBytes += off
+				if a := sendOne(t, c, m); a[0].Code != 0 || !errors.Is(a[0].Err, ErrOpen) {
+					t.Errorf("%s %v", codes(a), a[0].Err)
+				}
+			}
+		}
+		store.mu.Lock()
+		if len(store.got) != 0 {
+			t.Errorf("%d were delivered", len(store.got))
+		}
+		store.mu.Unlock()
+	}
+}
+
 func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
 
 func TestClientSTARTTLS(t *testing.T) {

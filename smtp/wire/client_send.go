@@ -319,6 +319,8 @@ type bodyReader struct {
 	carry int    // bytes at the start of buf that belong to the next chunk
 	chunk []byte
 	eof   bool
+	want  int64 // bytes there should be; 0 if unknown
+	total int64 // bytes so far
 }
 
 // openBody opens the content and reads its first chunk, before anything is said
@@ -331,7 +333,7 @@ func (c *Client) openBody(ctx context.Context, m *Outgoing) (*bodyReader, error)
 	if c.buf == nil {
 		c.buf = make([]byte, chunkBytes+1)
 	}
-	b := &bodyReader{rc: rc, src: io.MultiReader(bytes.NewReader(m.Prefix), rc), buf: c.buf}
+	b := &bodyReader{rc: rc, src: io.MultiReader(bytes.NewReader(m.Prefix), rc), buf: c.buf, want: m.SizeBytes}
 	if len(m.Prefix) == 0 {
 		b.src = rc
 	}
@@ -356,6 +358,10 @@ func (b *bodyReader) next() error {
 	for n < len(b.buf) {
 		k, err := b.src.Read(b.buf[n:])
 		n += k
+		b.total += int64(k)
+		if err == io.EOF && b.want > 0 && b.total != b.want {
+			return fmt.Errorf("%d bytes instead of %d", b.total, b.want)
+		}
 		if err == io.EOF { //nolint:errorlint // a wrapped EOF is not the end
 			b.chunk, b.eof = b.buf[:n], true
 			return nil
