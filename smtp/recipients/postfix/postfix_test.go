@@ -123,7 +123,10 @@ func TestSocketmap(t *testing.T) {
 		{"recipients @example.com", "NOTFOUND "},
 		{"recipients user", "NOTFOUND "},
 		{"recipients user@other.example", "NOTFOUND "},
-		{"route user@example.com", "NOTFOUND "},
+		{"route user@example.com", "OK smtp:[mx1.example.net]:2525"},
+		{`route "a@b"@EXAMPLE.com`, "OK smtp:[mx1.example.net]:2525"},
+		{"route user@other.example", "NOTFOUND "},
+		{"route user@", "NOTFOUND "},
 		{"route example.com", "OK smtp:[mx1.example.net]:2525"},
 		{"route noroute.example", "NOTFOUND "},
 		{"route broken.example", "TEMP there is no route at the moment"},
@@ -197,6 +200,7 @@ func TestSocketmapByPostmap(t *testing.T) {
 		{"recipients", "nobody@example.com", "", false},
 		{"recipients", "stale@example.com", "", false},
 		{"route", "example.com", "smtp:[mx1.example.net]:2525", true},
+		{"route", "user@example.com", "smtp:[mx1.example.net]:2525", true},
 		{"domains", "example.com", "example.com", true},
 	} {
 		cmd := exec.CommandContext(t.Context(), postmap, "-c", dir, "-q", tc.key, "socketmap:inet:"+w.socketmap+":"+tc.name)

@@ -102,18 +102,20 @@ func (s *Server) lookup(ctx context.Context, name, key string) string {
 	return "PERM no such map: " + printable(name)
 }
 
-// route answers for whole domains: Postfix asks for addresses first.
+// route answers for a domain, and for an address by its domain: Postfix asks a
+// socketmap for the whole address only, and never for its parts.
 func (s *Server) route(ctx context.Context, key string) string {
-	if s.deps.Route == nil || strings.ContainsRune(key, '@') || !s.deps.Domains.Has(key) {
+	domain := key[strings.LastIndexByte(key, '@')+1:]
+	if s.deps.Route == nil || !s.deps.Domains.Has(domain) {
 		return "NOTFOUND "
 	}
-	hop, err := s.deps.Route(ctx, key)
+	hop, err := s.deps.Route(ctx, domain)
 	if err == nil && hop != "" {
 		hop, err = Transport(hop)
 	}
 	switch {
 	case err != nil:
-		s.log.Warn("no route", "domain", key, "err", err)
+		s.log.Warn("no route", "domain", domain, "err", err)
 		return "TEMP there is no route at the moment"
 	case hop == "":
 		return "NOTFOUND "
