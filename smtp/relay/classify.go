@@ -44,7 +44,7 @@ func classify(a wire.Answer) kind {
 	case a.Positive():
 		return accepted
 	case a.Temporary():
-		if a.Code == 421 || strings.HasPrefix(a.Enhanced, "4.3.") || strings.HasPrefix(a.Enhanced, "4.4.") {
+		if busyHop(a) {
 			return busy
 		}
 		return deferred
@@ -55,6 +55,16 @@ func classify(a wire.Answer) kind {
 		return refused
 	}
 	return lost
+}
+
+// busyHop says whether a 4xx is about the hop: a Postfix that does not know its
+// backup any more says 454 4.7.1 "Relay access denied" to every recipient.
+func busyHop(a wire.Answer) bool {
+	e := a.Enhanced
+	if a.Code == 421 || a.Stage == wire.StageMail || strings.HasPrefix(e, "4.3.") || strings.HasPrefix(e, "4.4.") {
+		return true
+	}
+	return a.Stage == wire.StageRcpt && (a.Code == 454 || strings.HasPrefix(e, "4.7."))
 }
 
 // aboutHop says whether a 5xx may tell more about the hop than about the

@@ -266,7 +266,7 @@ func TestHopDiesDuringDrain(t *testing.T) {
 // A reborn primary that refuses everything must not burn the queue.
 func TestRebornPrimaryRefusesEverything(t *testing.T) {
 	t.Parallel()
-	for _, reply := range []string{"554 5.7.1 Relay access denied", "550 5.1.1 no such user", "451 4.3.0 lookup failure"} {
+	for _, reply := range []string{"554 5.7.1 Relay access denied", "550 5.1.1 no such user", "451 4.3.0 lookup failure", "454 4.7.1 Relay access denied"} {
 		synctest.Test(t, func(t *testing.T) {
 			hop := newFakeHop(modern...)
 			hop.rcpt = func(string) string { return reply }
