@@ -74,7 +74,7 @@ func concurrentRound(t *testing.T, seed uint64) {
 	wg.Wait()
 	_ = s.close() // it has crashed
 	if len(p.bodies) < 5 || rounds.Load() < 2 {
-		t.Skipf("the machine is too busy: %d messages, %d rounds of housekeeping", len(p.bodies), rounds.Load())
+		t.Logf("the machine is busy, this says little: %d messages, %d rounds of housekeeping", len(p.bodies), rounds.Load())
 	}
 	for outcome := range uint64(3) {
 		again, err := openManual(fsys.Restart(seed*10 + outcome))

@@ -42,6 +42,9 @@ type buffers struct {
 	pools []sync.Pool
 }
 
+// maxHintBytes bounds the memory that an announced size takes in advance.
+const maxHintBytes = 64 << 10
+
 // spillBuffer is the write buffer of a spilled draft, in bytes.
 const spillBuffer = 256 << 10
 
@@ -90,6 +93,8 @@ type draft struct {
 	size  int64
 	err   error
 	ended bool
+	// reserved: the id came with an import and is in Spool.reserved.
+	reserved bool
 	// kept: the spill file is no longer the draft's to remove.
 	kept bool
 }
@@ -116,6 +121,7 @@ func (s *Spool) Create(ctx context.Context, sizeHint int64) (smtp.Draft, error) 
 	return d, nil
 }
 
+// create starts a draft with a given id.
 func (s *Spool) create(ctx context.Context, sizeHint int64, id ident) (*draft, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -132,7 +138,8 @@ func (s *Spool) create(ctx context.Context, sizeHint int64, id ident) (*draft, e
 		}
 		return d, nil
 	}
-	if err := d.grow(max(sizeHint, 1)); err != nil {
+	// The client's word is worth no more than this before its bytes have come.
+	if err := d.grow(min(max(sizeHint, 1), maxHintBytes)); err != nil {
 		d.Discard()
 		return nil, err
 	}
@@ -245,6 +252,11 @@ func (d *draft) Discard() {
 	}
 	d.ended = true
 	d.release()
+	if d.reserved {
+		d.s.mu.Lock()
+		delete(d.s.reserved, d.id)
+		d.s.mu.Unlock()
+	}
 	if d.file != nil && !d.kept {
 		d.file.discard()
 	}
@@ -388,7 +400,8 @@ type spillFile struct {
 const spillCheck = 8 << 20
 
 func (s *Spool) newSpillFile() (*spillFile, error) {
-	if !s.memory.take(spillBuffer) {
+	cost := s.spillCost()
+	if !s.memory.take(cost) {
 		return nil, fmt.Errorf("%w: too many messages are being received", smtp.ErrFull)
 	}
 	// The name is its own, not the message's id: an id can come back by an import
@@ -396,12 +409,15 @@ func (s *Spool) newSpillFile() (*spillFile, error) {
 	x := &spillFile{s: s, name: s.idents.next(time.Now()), next: spillCheck}
 	f, err := s.fs.OpenFile(s.spillPath(x.name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		s.memory.give(spillBuffer)
+		s.memory.give(cost)
 		return nil, s.spillError("create spill file", err)
 	}
 	x.f, x.buf = f, s.buffers.get(spillBuffer)
 	return x, nil
 }
+
+// spillCost is the memory a spilled draft takes.
+func (s *Spool) spillCost() int64 { return int64(s.buffers.sizes[s.buffers.class(spillBuffer)]) }
 
 func (s *Spool) spillDir() string { return filepath.Join(s.cfg.Dir, "spill") }
 
@@ -475,7 +491,7 @@ func (x *spillFile) release() error {
 	if x.buf != nil {
 		x.s.buffers.put(x.buf)
 		x.buf = nil
-		x.s.memory.give(spillBuffer)
+		x.s.memory.give(x.s.spillCost())
 	}
 	return x.f.Close()
 }

@@ -94,20 +94,30 @@ func (s *Spool) Body(ctx context.Context, id string) (io.ReadCloser, error) {
 
 // read opens the stored bytes of a message.
 func (s *Spool) read(ctx context.Context, m *message) (io.ReadCloser, error) {
+	payload, err := s.payload(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return s.openBody(m, payload)
+}
+
+// payload reads the record of a message for an operator. ErrNotFound where the
+// message has left the queue.
+func (s *Spool) payload(ctx context.Context, m *message) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	payload, err := s.readMessage(m)
-	if err != nil {
-		s.mu.Lock()
-		gone := m.gone
-		s.mu.Unlock()
-		if gone {
-			return nil, fmt.Errorf("%s: %w", m.id, ErrNotFound)
-		}
-		return nil, err
+	if err == nil {
+		return payload, nil
 	}
-	return s.openBody(m, payload)
+	s.mu.Lock()
+	gone := m.gone
+	s.mu.Unlock()
+	if gone {
+		return nil, fmt.Errorf("%s: %w", m.id, ErrNotFound)
+	}
+	return nil, err
 }
 
 // applyChunk is how many messages change in one record of the log, and

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,7 @@ type Spool struct {
 
 	mu       sync.Mutex
 	messages map[ident]*message
+	reserved map[ident]bool // ids of imports that are not stored yet
 	routes   map[string]*route
 	changed  chan struct{} // closed when the set of routes changes
 	segments map[uint64]*segment
@@ -139,8 +141,12 @@ func newSpool(cfg Config, deps Deps) *Spool {
 		cfg: cfg, schedule: Schedule{cfg.RetryFirst, cfg.RetryMax},
 		logger: deps.Logger, alarms: deps.Alarms, fs: deps.FS, nextHop: deps.NextHop, bouncer: deps.Bouncer,
 		clock: newClock(), memory: budget{limit: cfg.MemoryBytes}, buffers: newBuffers(cfg.SpillBytes),
-		unlock: func() {}, messages: make(map[ident]*message), routes: make(map[string]*route),
+		unlock: func() {}, messages: make(map[ident]*message), reserved: make(map[ident]bool), routes: make(map[string]*route),
 		changed: make(chan struct{}), segments: make(map[uint64]*segment),
+	}
+	s.cfg.DomainLifetimes = make(map[string]time.Duration, len(cfg.DomainLifetimes))
+	for domain, d := range cfg.DomainLifetimes {
+		s.cfg.DomainLifetimes[strings.ToLower(domain)] = d
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)

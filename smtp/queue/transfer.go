@@ -9,6 +9,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync"
 	"time"
 	"unique"
 
@@ -61,15 +62,19 @@ func (s *Spool) Export(ctx context.Context, w io.Writer, sel Selection) (int, er
 }
 
 func (s *Spool) exportOne(ctx context.Context, out *tar.Writer, m *message) (err error) {
-	body, err := s.read(ctx, m)
+	payload, err := s.payload(ctx, m)
+	if err != nil {
+		return err
+	}
+	_, _, envelope, _, err := parts(payload)
+	if err != nil {
+		return err
+	}
+	body, err := s.openBody(m, payload)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
-	env, err := s.readEnvelope(m)
-	if err != nil {
-		return err
-	}
 	s.mu.Lock()
 	if m.gone {
 		s.mu.Unlock()
@@ -77,14 +82,18 @@ func (s *Spool) exportOne(ctx context.Context, out *tar.Writer, m *message) (err
 	}
 	sum := m.summary(s.clock, "")
 	x := Exported{
-		Version: exportVersion, Envelope: env, State: sum.State, Reason: sum.Reason, To: sum.NextHop,
+		Version: exportVersion, State: sum.State, Reason: sum.Reason, To: sum.NextHop,
 		Recipients: sum.Recipients, History: m.attempts(),
 	}
 	s.mu.Unlock()
 	if x.State == Active {
 		x.State = Queued
 	}
-	text, err := json.MarshalIndent(x, "", "  ")
+	// The envelope goes out as it is stored.
+	text, err := json.Marshal(struct {
+		Exported
+		Envelope json.RawMessage `json:"envelope"`
+	}{x, envelope})
 	if err != nil {
 		return err
 	}
@@ -106,45 +115,107 @@ func (s *Spool) exportOne(ctx context.Context, out *tar.Writer, m *message) (err
 	return err
 }
 
+// importWidth is how many messages of an import wait for the disk at once.
+const importWidth = 64
+
 // Import queues the messages of an exported stream, with their state. An id is
-// kept unless it is taken; a message that has been in the queue under another id
-// is queued twice. Change lists the ids they have now, also after an error.
+// kept unless it is taken; a message that is in the queue already is queued once
+// more. Change lists the ids they have now, in the order of the stream, also after
+// an error.
 func (s *Spool) Import(ctx context.Context, r io.Reader) (Change, error) {
+	in := &importer{s: s, tape: tar.NewReader(r), slots: make(chan struct{}, importWidth)}
+	err := in.run(ctx)
+	in.wg.Wait()
+	err = errors.Join(err, in.err)
 	change := Change{IDs: []string{}}
-	in := tar.NewReader(r)
+	for _, id := range in.ids {
+		if id != "" {
+			change.done(id)
+		}
+	}
+	s.logger.Info("messages imported by an operator", "messages", change.Count)
+	return change, err
+}
+
+// importer reads a stream in order and stores its messages side by side, so that
+// they share syncs.
+type importer struct {
+	s     *Spool
+	tape  *tar.Reader
+	slots chan struct{}
+	wg    sync.WaitGroup
+
+	mu  sync.Mutex
+	ids []string // by position in the stream; empty until stored
+	err error
+}
+
+func (in *importer) run(ctx context.Context) error {
 	var x *Exported
 	for {
-		head, err := in.Next()
+		head, err := in.tape.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return change, fmt.Errorf("import: %w", err)
+			return fmt.Errorf("import: %w", err)
+		}
+		if in.failed() {
+			return nil
 		}
 		name, kind := strings.TrimSuffix(path.Base(head.Name), path.Ext(head.Name)), path.Ext(head.Name)
 		switch {
 		case head.Typeflag != tar.TypeReg:
-			return change, fmt.Errorf("import: %s is not a regular file", head.Name)
-		case kind == ".json":
-			if x, err = readExported(in, head.Size); err != nil {
-				return change, fmt.Errorf("import %s: %w", head.Name, err)
+			return fmt.Errorf("import: %s is not a regular file", head.Name)
+		case kind == ".json" && x == nil:
+			if x, err = readExported(in.tape, head.Size); err != nil {
+				return fmt.Errorf("import %s: %w", head.Name, err)
 			}
 		case kind == ".eml" && x != nil && x.Envelope.ID == name:
-			id, err := s.importOne(ctx, x, in, head.Size)
-			if err != nil {
-				return change, fmt.Errorf("import %s: %w", head.Name, err)
+			if err := in.one(ctx, x, head.Size); err != nil {
+				return fmt.Errorf("import %s: %w", head.Name, err)
 			}
-			change.done(id)
 			x = nil
 		default:
-			return change, fmt.Errorf("import: %s: every ID.json must be followed by its ID.eml", head.Name)
+			return fmt.Errorf("import: %s: every ID.json must be followed by its ID.eml", head.Name)
 		}
 	}
 	if x != nil {
-		return change, fmt.Errorf("import: %s.json without its message", x.Envelope.ID)
+		return fmt.Errorf("import: %s.json without its message", x.Envelope.ID)
 	}
-	s.logger.Info("messages imported by an operator", "messages", change.Count)
-	return change, nil
+	return nil
+}
+
+func (in *importer) failed() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.err != nil
+}
+
+// one reads one message from the stream and has it stored.
+func (in *importer) one(ctx context.Context, x *Exported, size int64) error {
+	in.slots <- struct{}{}
+	d, err := in.s.readImport(ctx, x, in.tape, size)
+	if err != nil {
+		<-in.slots
+		return err
+	}
+	in.mu.Lock()
+	at := len(in.ids)
+	in.ids = append(in.ids, "")
+	in.mu.Unlock()
+	in.wg.Go(func() {
+		defer func() { <-in.slots }()
+		err := d.commit(ctx, x.Envelope, nil, func(m *message) string { return in.s.restore(m, x) })
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		if err != nil {
+			in.err = errors.Join(in.err, fmt.Errorf("import %s: %w", d.text, err))
+			return
+		}
+		in.ids[at] = d.text
+	})
+	return nil
 }
 
 func readExported(r io.Reader, size int64) (*Exported, error) {
@@ -164,34 +235,35 @@ func readExported(r io.Reader, size int64) (*Exported, error) {
 	return x, nil
 }
 
-func (s *Spool) importOne(ctx context.Context, x *Exported, r io.Reader, size int64) (string, error) {
+// readImport makes a draft of an exported message.
+func (s *Spool) readImport(ctx context.Context, x *Exported, r io.Reader, size int64) (*draft, error) {
 	if size != x.Envelope.SizeBytes {
-		return "", fmt.Errorf("%d bytes, the envelope says %d", size, x.Envelope.SizeBytes)
+		return nil, fmt.Errorf("%d bytes, the envelope says %d", size, x.Envelope.SizeBytes)
 	}
-	in, err := s.Create(ctx, size)
+	d, err := s.create(ctx, size, s.idents.next(time.Now()))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer in.Discard()
-	if _, err := io.Copy(in, r); err != nil {
-		return "", err
+	if _, err := io.Copy(d, r); err != nil {
+		d.Discard()
+		return nil, err
 	}
-	d, ok := in.(*draft)
-	if !ok {
-		return "", errors.New("draft of another queue")
+	if id, ok := parseIdent(x.Envelope.ID); ok && s.reserve(id) {
+		d.id, d.text, d.reserved = id, id.String(), true
 	}
-	if id, ok := parseIdent(x.Envelope.ID); ok {
-		s.mu.Lock()
-		taken := s.messages[id] != nil
-		s.mu.Unlock()
-		if !taken {
-			d.id, d.text = id, id.String()
-		}
+	return d, nil
+}
+
+// reserve takes an id for an import, where it is free, until the draft that has it
+// ends.
+func (s *Spool) reserve(id ident) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.messages[id] != nil || s.reserved[id] {
+		return false
 	}
-	if err := d.commit(ctx, x.Envelope, nil, func(m *message) string { return s.restore(m, x) }); err != nil {
-		return "", err
-	}
-	return d.text, nil
+	s.reserved[id] = true
+	return true
 }
 
 // restore gives an imported message its state, and returns its route.
