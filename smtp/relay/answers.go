@@ -36,6 +36,9 @@ func (rt *route) probed(ev event, now time.Time) {
 	h.probes--
 	rt.running--
 	if ev.err != nil {
+		if errors.Is(ev.err, wire.ErrTLS) || errors.Is(ev.err, wire.ErrNoTLS) || errors.Is(ev.err, wire.ErrReply) {
+			h.answeredProbes++
+		}
 		if rt.soft.Err() == nil && !h.gone && h.m.state == Down {
 			rt.failed(h, ev.err, now)
 		}
@@ -201,16 +204,17 @@ func (rt *route) follow(h *hopState, before State, now time.Time) {
 	switch after {
 	case Up:
 		log.Info("next hop is back")
-		h.alarmed = false
+		h.alarmed, h.answeredProbes = false, 0
 		rt.r.alarms.Clear(rt.alarm(h))
 		rt.r.queue.Expedite(rt.name)
 	case Down:
 		log.Warn("next hop is down", "err", h.m.why)
 		h.nextProbe = now.Add(rt.r.cfg.ProbeInterval)
 	case Paused:
-		log.Error("next hop refuses everything, it is paused", "err", h.m.why, "retry_at", h.m.next)
-		h.alarmed = true
-		rt.r.alarms.Raise(rt.alarm(h), fmt.Sprintf("next hop %s takes nothing and is paused, messages wait: %s", h.hop, h.m.why))
+		log.Error("next hop takes nothing and is paused", "err", h.m.why, "retry_at", h.m.next)
+		if h.m.refusals { // being busy may pass before anyone has looked
+			rt.raise(h)
+		}
 	}
 	rt.gauges(h)
 }

@@ -280,10 +280,13 @@ func TestRebornPrimaryRefusesEverything(t *testing.T) {
 			if n := g.q.tried(); n != 5 {
 				t.Errorf("%s: %d messages were tried, want 5", reply, n)
 			}
+			if got := strings.Contains(g.alarms.String(), "paused"); got != (reply[0] == '5') {
+				t.Errorf("%s: alarm at once: %v", reply, got)
+			}
+			<-time.After(time.Hour)
 			if !strings.Contains(g.alarms.String(), "paused") {
 				t.Errorf("no alarm: %s", g.alarms)
 			}
-			<-time.After(time.Hour)
 			if n := g.q.tried(); n > 80 || n < 7 {
 				t.Errorf("%s: %d messages were tried in an hour", reply, n)
 			}
@@ -659,4 +662,24 @@ func TestClientAddressIsForwarded(t *testing.T) {
 			g.stop()
 		})
 	}
+}
+
+// A server without the TLS that is asked for is not greeted every second for
+// ever.
+func TestProbesOfAnUnusableServerSlowDown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hop := newFakeHop(modern...)
+		g := newRig(t, nil, hop.dial, "smtp://mx1.test?tls=required")
+		g.q.fill(3)
+		g.start()
+		<-time.After(time.Hour)
+		if n := hop.connections(); n < 100 || n > 300 {
+			t.Errorf("%d connections in an hour", n)
+		}
+		if g.q.tried() != 0 || hop.received() != 0 {
+			t.Errorf("%d tried, %d sent in plain text", g.q.tried(), hop.received())
+		}
+		g.stop()
+	})
 }

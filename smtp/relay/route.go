@@ -24,6 +24,8 @@ type hopState struct {
 	probeCtx  context.Context //nolint:containedctx // of the probes that run now, to end all but the first to succeed
 	endProbes context.CancelFunc
 	nextProbe time.Time
+	// answeredProbes counts probes that found a server without TLS, or no mail server.
+	answeredProbes int
 
 	lastErr   string
 	lastErrAt time.Time
@@ -231,14 +233,12 @@ func (rt *route) tend(now time.Time) {
 	for _, h := range rt.list {
 		if h.m.state == Down {
 			if !now.Before(h.nextProbe) {
-				h.nextProbe = now.Add(rt.r.cfg.ProbeInterval)
+				h.nextProbe = now.Add(rt.probeEvery(h))
 				rt.probe(h)
 			}
-			if !h.alarmed && now.Sub(h.m.since) >= rt.r.cfg.AlarmAfter {
-				h.alarmed = true
-				rt.r.alarms.Raise(rt.alarm(h), fmt.Sprintf("next hop %s cannot be reached since %s: %s",
-					h.hop, h.m.since.UTC().Format(time.RFC3339), h.m.why))
-			}
+		}
+		if h.m.state != Up && !h.alarmed && now.Sub(h.m.since) >= rt.r.cfg.AlarmAfter {
+			rt.raise(h)
 		}
 		for _, l := range h.lanes {
 			if l.jobs == 0 && !now.Before(l.used.Add(rt.r.cfg.IdleTimeout)) {
@@ -260,14 +260,14 @@ func (rt *route) rest(now time.Time) time.Duration {
 		switch h.m.state {
 		case Down:
 			sooner(h.nextProbe)
-			if !h.alarmed {
-				sooner(h.m.since.Add(rt.r.cfg.AlarmAfter))
-			}
 		case Paused:
 			if now.Before(h.m.next) {
 				sooner(h.m.next)
 			}
 		case Up:
+		}
+		if h.m.state != Up && !h.alarmed {
+			sooner(h.m.since.Add(rt.r.cfg.AlarmAfter))
 		}
 		for _, l := range h.lanes {
 			if l.jobs == 0 && !l.closed {
@@ -426,6 +426,25 @@ func (rt *route) probe(h *hopState) {
 		c, err := rt.r.connect(ctx, h.hop)
 		rt.post(event{hop: h, probe: true, conn: c, err: err})
 	}()
+}
+
+// probeEvery is the interval between probes: the configured one while nobody
+// answers, longer for a server that answers and cannot be used: each try costs it
+// a handshake and a line in its log.
+func (rt *route) probeEvery(h *hopState) time.Duration {
+	every := rt.r.cfg.ProbeInterval
+	return min(every<<min(h.answeredProbes/10, 5), max(every, 30*time.Second))
+}
+
+// raise tells people that a hop is down or paused.
+func (rt *route) raise(h *hopState) {
+	h.alarmed = true
+	what := "cannot be reached"
+	if h.m.state == Paused {
+		what = "takes nothing and is paused, messages wait,"
+	}
+	rt.r.alarms.Raise(rt.alarm(h), fmt.Sprintf("next hop %s %s since %s: %s",
+		h.hop, what, h.m.since.UTC().Format(time.RFC3339), h.m.why))
 }
 
 func (rt *route) alarm(h *hopState) string { return "hop:" + h.hop.String() }
