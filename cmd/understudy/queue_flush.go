@@ -226,9 +226,10 @@ func summaryLine(s admin.FlushSummary) string {
 
 // outcomeLine is one message's outcome with the next hop's words.
 func outcomeLine(m *admin.FlushMessage) string {
-	text := safe(m.ID) + ": " + safe(string(m.Outcome))
+	var text strings.Builder
+	text.WriteString(safe(m.ID) + ": " + safe(string(m.Outcome)))
 	if m.Text != "" {
-		text += ": " + safe(m.Text)
+		text.WriteString(": " + safe(m.Text))
 	}
 	seen := map[string]bool{}
 	for _, r := range m.Recipients {
@@ -236,16 +237,13 @@ func outcomeLine(m *admin.FlushMessage) string {
 		if r.Relay != "" {
 			words += " (" + safe(r.Relay) + ")"
 		}
-		if m.Outcome == admin.OutcomeDelivered {
-			if !seen[words] {
-				text += ": " + words
-			}
+		switch {
+		case m.Outcome != admin.OutcomeDelivered && r.Outcome != admin.OutcomeDelivered:
+			text.WriteString("; " + safe(r.Address) + ": " + words)
+		case m.Outcome == admin.OutcomeDelivered && !seen[words]:
+			text.WriteString(": " + words)
 			seen[words] = true
-			continue
-		}
-		if r.Outcome != admin.OutcomeDelivered {
-			text += "; " + safe(r.Address) + ": " + words
 		}
 	}
-	return text
+	return text.String()
 }

@@ -90,7 +90,9 @@ func startAdminServer() (*testDaemon, error) {
 	go func() { done <- srv.Run(ctx) }()
 	d.stop = sync.OnceFunc(func() {
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			panic(err) // no test is at hand here
+		}
 		_ = os.RemoveAll(dir)
 	})
 	return d, nil

@@ -67,27 +67,6 @@ func (c *Client) List(ctx context.Context, sel Selection, fn func(queue.Summary)
 	return readList(body, fn)
 }
 
-// readList decodes what WriteList has written.
-func readList(r io.Reader, fn func(queue.Summary) error) error {
-	dec := json.NewDecoder(bufio.NewReaderSize(r, streamBuffer))
-	if _, err := dec.Token(); err != nil {
-		return cutShort("listing", err)
-	}
-	for dec.More() {
-		var m queue.Summary
-		if err := dec.Decode(&m); err != nil {
-			return cutShort("listing", err)
-		}
-		if err := fn(m); err != nil {
-			return err
-		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return cutShort("listing", err)
-	}
-	return nil
-}
-
 // ListJSON copies the JSON array of the selected messages to w as it comes in.
 func (c *Client) ListJSON(ctx context.Context, sel Selection, w io.Writer) error {
 	body, err := c.stream(ctx, http.MethodPost, "/v1/queue/list", sel)

@@ -25,8 +25,7 @@ const (
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequestBytes))
 	if err != nil {
-		var size *http.MaxBytesError
-		if errors.As(err, &size) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return err
 		}
 		return badRequest("read request: %v", err)

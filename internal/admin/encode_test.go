@@ -13,7 +13,7 @@ import (
 )
 
 // standard is what encoding/json makes of m.
-func standard(t testing.TB, m *queue.Summary) string {
+func standard(t *testing.T, m *queue.Summary) string {
 	t.Helper()
 	var b strings.Builder
 	enc := json.NewEncoder(&b)

@@ -167,6 +167,8 @@ func queueError(err error, id string) error {
 		return &Error{Status: http.StatusNotFound, Code: CodeNotFound, Text: err.Error()}
 	case errors.Is(err, queue.ErrBodyAccess):
 		return errBodyAccess()
+	case errors.Is(err, queue.ErrClosed):
+		return &Error{Status: http.StatusServiceUnavailable, Code: CodeCanceled, Text: "the daemon stops"}
 	}
 	return err
 }

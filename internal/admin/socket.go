@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -135,7 +136,7 @@ func checkStale(path string) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("admin.socket: %s exists and is not a socket", path)
 	}
-	conn, err := net.DialTimeout("unix", path, dialTimeout)
+	conn, err := dialUnix(path)
 	if err == nil {
 		_ = conn.Close()
 		return fmt.Errorf("%w: %s%s", ErrInUse, path, holder(path))
@@ -146,9 +147,15 @@ func checkStale(path string) error {
 	return fmt.Errorf("look at admin.socket: %w", err)
 }
 
+// dialUnix connects to the socket at path.
+func dialUnix(path string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	return d.DialContext(context.Background(), "unix", path)
+}
+
 // holder names the process that listens on path, as far as the kernel says.
 func holder(path string) string {
-	conn, err := net.DialTimeout("unix", path, dialTimeout)
+	conn, err := dialUnix(path)
 	if err != nil {
 		return ""
 	}
