@@ -182,6 +182,8 @@ func TestCalloutRemembers(t *testing.T) {
 		cfg.One.Positive, cfg.One.Negative, cfg.WhenStale = time.Nanosecond, time.Nanosecond, tc.policy
 		expect(t, w.open(cfg), map[string]smtp.Disposition{"nobody@example.com": tc.want})
 	}
+	cfg.WhenStale = StaleExact // but not for what was never asked for
+	expect(t, w.open(cfg), map[string]smtp.Disposition{"other@example.com": smtp.Unsure})
 	// Another primary's answers are not this one's.
 	cfg = calloutConfig(p)
 	cfg.One.Address = "127.0.0.1:1"

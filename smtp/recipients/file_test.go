@@ -2,6 +2,7 @@ package recipients
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -176,6 +177,41 @@ func TestBadFileKeepsTheOld(t *testing.T) {
 				t.Errorf("alarms after the repair: %q", got)
 			}
 		})
+	}
+}
+
+// A file that is being written is read again later.
+func TestFileChangesWhileRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "list")
+	write(t, path, "a@example.com x\nexample.com x\n")
+	f := &file{path: path, format: FormatPostmap, max: 1 << 20}
+	grow := true
+	l := newListing(rules{}, nil, func(string) bool {
+		if grow { // the reader is in the middle of the file
+			w, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Error(err)
+				return true
+			}
+			if _, err := w.WriteString("b@example.com x\n"); err != nil {
+				t.Error(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		return true
+	})
+	if _, err := f.fetch(t.Context(), l); err == nil || !strings.Contains(err.Error(), "changed while") {
+		t.Errorf("error %v", err)
+	}
+	grow = false
+	if _, err := f.fetch(t.Context(), l); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.fetch(t.Context(), l); !errors.Is(err, errUnchanged) {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -68,6 +69,21 @@ func TestSetEqual(t *testing.T) {
 	}
 	if !(*set)(nil).equal(build(t)) || (*set)(nil).has([]byte("a")) {
 		t.Error("the nil set is not empty")
+	}
+}
+
+// Keys whose length takes two bytes survive the growth of the table.
+func TestSetLongKeys(t *testing.T) {
+	t.Parallel()
+	var keys []string
+	for i := range 500 {
+		keys = append(keys, strings.Repeat("x", i)+fmt.Sprint(i))
+	}
+	s := build(t, keys...)
+	for _, k := range keys {
+		if !s.has([]byte(k)) {
+			t.Fatalf("%.20s of %d bytes is missing", k, len(k))
+		}
 	}
 }
 

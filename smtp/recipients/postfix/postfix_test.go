@@ -142,7 +142,7 @@ func TestSocketmap(t *testing.T) {
 	if got := w.ask(w.socketmap, netstring("domains example.com")+netstring("domains x")); got != netstring("OK example.com")+netstring("NOTFOUND ") {
 		t.Errorf("got %q", got)
 	}
-	for _, bad := range []string{"x", ":x,", "01:x,", "5:abc", "3:abc", "3:abcd", "99999999999999999999:", "3:abc,", "-1:x,", strings.Repeat("1", 1<<20)} {
+	for _, bad := range []string{"x", ":x,", "01:x,", "5:abc", "3:abc", "19:domains example.com;", "99999999999999999999:", "3:abc,", "-1:x,", strings.Repeat("1", 1<<20)} {
 		if got := w.ask(w.socketmap, bad); got != "" {
 			t.Errorf("%.20q: got %q", bad, got)
 		}
