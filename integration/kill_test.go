@@ -94,6 +94,7 @@ func mountDisk(t *testing.T, disk *powercut.Disk, dir string) *powercut.Mounted 
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = m.Close() }) // for a test that failed: Close may be called again
 	return m
 }
 

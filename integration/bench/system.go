@@ -65,8 +65,8 @@ type understudy struct {
 
 func (s *understudy) start(nextHop string, concurrency int) {
 	s.u = lab.NewUnderstudy(s.host, "smtp://"+nextHop, lab.Settings{
-		"smtp.relay.connections": concurrency,
-		"log.level":              "warn",
+		"smtp.deliver.connections": concurrency,
+		"log.level":                "warn",
 	})
 	s.u.Start()
 }

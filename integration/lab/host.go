@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"time"
@@ -40,10 +41,12 @@ func Dir(h Host) string {
 	return dir
 }
 
-// FreeAddr returns a loopback address nobody listens on.
+// FreeAddr returns a loopback address nobody listens on, for a server that comes
+// later. It is one of 127.0.0.0/8 other than 127.0.0.1: meanwhile no outgoing
+// connection can be given its port.
 func FreeAddr(h Host) string {
 	h.Helper()
-	l := Listen(h, "127.0.0.1:0")
+	l := Listen(h, fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
 }

@@ -17,6 +17,7 @@ const freeBytes = 64 << 30
 type Mounted struct {
 	server *fuse.Server
 	dir    string
+	closed bool
 }
 
 // Mount shows the disk at dir, an empty directory, and powers it up again after
@@ -41,7 +42,12 @@ func Mount(d *Disk, dir string) (*Mounted, error) {
 }
 
 // Close takes the disk away, also from processes that still have files open.
+// Closing it again does nothing.
 func (m *Mounted) Close() error {
+	if m.closed {
+		return nil
+	}
+	m.closed = true
 	if err := syscall.Unmount(m.dir, syscall.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount disk: %w", err)
 	}
