@@ -118,12 +118,7 @@ func (s *Spool) moveAll(ctx context.Context, list []*message) error {
 func (s *Spool) move(ctx context.Context, m *message) error {
 	payload, err := s.readMessage(m)
 	if err != nil {
-		s.mu.Lock()
-		gone := m.gone
-		s.mu.Unlock()
-		if !gone {
-			s.damaged(m, err)
-		}
+		s.damaged(m, err)
 		if errors.Is(err, durable.ErrClosed) {
 			return err
 		}

@@ -19,21 +19,19 @@ func TestDefaultsAgree(t *testing.T) {
 		}
 		text := f.Tag.Get("default")
 		var want any
-		switch f.Type.Kind() {
-		case reflect.Int64:
-			if f.Type == reflect.TypeFor[time.Duration]() {
-				want, _ = time.ParseDuration(text)
-				break
-			}
+		switch kind := f.Type.Kind(); {
+		case f.Type == reflect.TypeFor[time.Duration]():
+			want, _ = time.ParseDuration(text)
+		case kind == reflect.Int64:
 			number := strings.TrimRight(text, "GMiB")
 			n, err := strconv.ParseInt(number, 10, 64)
 			if err != nil {
 				t.Fatal(err)
 			}
 			want = n << map[string]int{"GiB": 30, "MiB": 20}[text[len(number):]]
-		case reflect.Bool:
+		case kind == reflect.Bool:
 			want = text == "true"
-		case reflect.String:
+		case kind == reflect.String:
 			want = text
 		default:
 			continue

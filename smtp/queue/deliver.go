@@ -90,6 +90,9 @@ func (s *Spool) lend(m *message, now int64) smtp.Delivery {
 		d.env, err = s.readEnvelope(m)
 	}
 	if err != nil {
+		s.mu.Lock()
+		m.settleLoan(s)
+		s.mu.Unlock()
 		s.damaged(m, err)
 		return nil
 	}
@@ -149,21 +152,25 @@ func (s *Spool) readEnvelope(m *message) (*smtp.Envelope, error) {
 	return envelopeOf(payload)
 }
 
-// damaged holds a message whose bytes cannot be read. A closed log is not damage.
+// damaged holds a message whose bytes cannot be read; a loan goes on. A closed log
+// is not damage, and neither are the missing bytes of a message that has left.
 func (s *Spool) damaged(m *message, err error) {
 	if s.closed.Load() {
 		return
 	}
 	s.mu.Lock()
-	m.settleLoan(s)
-	if !m.gone && m.phase != phaseHeld {
+	if m.gone {
+		s.mu.Unlock()
+		return
+	}
+	if m.phase != phaseHeld {
 		s.segment(m.pos.Segment).keep = true
 		s.setHeld(m, causeDamaged, err.Error())
 		s.log.AppendLazy(kindState, appendStates(nil, m, s.clock))
 	}
 	s.mu.Unlock()
 	s.logger.Error("message is damaged", "queue_id", m.id.String(), "err", err)
-	s.alarms.Raise("queue:damaged", "a message in the spool is damaged and held: "+err.Error())
+	s.raiseCounts()
 }
 
 // settleLoan ends a loan. Spool.mu is held.
@@ -283,21 +290,10 @@ func (d *delivery) Open(ctx context.Context) (io.ReadCloser, int64, error) {
 		body, err = d.s.openBody(d.m, payload)
 	}
 	if err != nil {
-		d.s.damagedOnLoan(d.m, err)
+		d.s.damaged(d.m, err)
 		return nil, 0, err
 	}
 	return body, d.m.size, nil
-}
-
-// damagedOnLoan notes damage without ending the loan: the taker does that.
-func (s *Spool) damagedOnLoan(m *message, err error) {
-	s.mu.Lock()
-	gone := m.gone
-	s.mu.Unlock()
-	if gone {
-		return
-	}
-	s.damaged(m, err)
 }
 
 // Done implements smtp.Delivery.

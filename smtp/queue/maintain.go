@@ -166,6 +166,7 @@ func (s *Spool) raiseCounts() {
 		s.alarms.Raise(key, fmt.Sprintf(text, n))
 	}
 	say("queue:refused", t.messages[stateIndex(Refused)], "%d messages were refused by the next hop and are kept")
+	say("queue:damaged", t.causes[causeDamaged], "%d messages in the spool are damaged and held")
 	say("queue:expired", t.causes[causeExpired], "%d messages could not be delivered in their lifetime and are held")
 }
 

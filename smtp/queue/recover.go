@@ -44,7 +44,7 @@ func (s *Spool) recover() error {
 		text := fmt.Sprintf("%d damaged spans (kept in %q) and %d unreadable records in the spool's log, %d messages without their bytes",
 			n, files, r.bad, lost)
 		s.logger.Error("spool is damaged", "err", text)
-		s.alarms.Raise("queue:damaged", text)
+		s.alarms.Raise("queue:log", text)
 	}
 	return nil
 }
