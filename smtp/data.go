@@ -55,7 +55,7 @@ func (s *session) Data(r io.Reader) error {
 	defer draft.Discard()
 	env.ID = draft.ID()
 
-	in := &intake{draft: draft, trace: newTraceScan(s.front.deps.Hostname)}
+	in := &intake{draft: draft, trace: newTraceScan(s.front.mark)}
 	if _, err := io.Copy(in, r); err != nil {
 		// The server knows what the client did wrong and answers it.
 		s.count("broken")

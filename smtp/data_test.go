@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -80,7 +81,7 @@ func TestReceived(t *testing.T) {
 					t.Errorf("line of %d bytes", len(line))
 				}
 			}
-			scan := newTraceScan("MX2.example.com")
+			scan := newTraceScan(traceMark("MX2.example.com"))
 			scan.scan([]byte(got + "\r\n"))
 			if scan.hops != 1 || scan.own != 1 {
 				t.Errorf("own line is not recognised: %d hops, %d own", scan.hops, scan.own)
@@ -114,7 +115,7 @@ func TestTraceScan(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			for _, step := range []int{1, 2, 7, 1 << 30} {
-				s := newTraceScan("mx2.example.com")
+				s := newTraceScan(traceMark("mx2.example.com"))
 				for msg := []byte(tc.msg); len(msg) > 0; {
 					n := min(step, len(msg))
 					s.scan(msg[:n])
@@ -266,5 +267,52 @@ func TestForwarded(t *testing.T) {
 	}
 	if !strings.HasPrefix(m.data, "Received: from client.example.net (unknown [192.0.2.1])") {
 		t.Errorf("trace: %q", m.data)
+	}
+}
+
+// discardQueue is a Queue without a cost of its own.
+type discardQueue struct{}
+
+type discardDraft struct{}
+
+func (discardQueue) Room(int64) error                             { return nil }
+func (discardQueue) Create(context.Context, int64) (Draft, error) { return discardDraft{}, nil }
+func (discardDraft) Write(p []byte) (int, error)                  { return len(p), nil }
+func (discardDraft) ID() string                                   { return "Q" }
+func (discardDraft) Open() (io.ReadSeeker, error)                 { return strings.NewReader(""), nil }
+func (discardDraft) Discard()                                     {}
+
+func (discardDraft) Commit(_ context.Context, env *Envelope, _ []byte) error {
+	env.ID = "Q"
+	return nil
+}
+
+// BenchmarkMessage is the front's own share of one message of 4 KiB.
+func BenchmarkMessage(b *testing.B) {
+	domains, err := NewDomains([]string{"example.com"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	f, err := NewFront(DefaultConfig(), Deps{
+		Hostname: "mx2.example.com", Domains: domains, Recipients: listed{"user@example.com": Exists}, Queue: discardQueue{}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := f.connect(b.Context(), &fakeConn{id: "x", addr: netip.MustParseAddrPort("127.0.0.1:1"), helo: "client"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	body := strings.Repeat("X-Header: some text that is of no interest\r\n", 10) + "\r\n" + strings.Repeat("body text of one line\r\n", 160)
+	r := strings.NewReader("")
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := errors.Join(s.Mail("a@b.example", nil), s.Rcpt("user@example.com", nil)); err != nil {
+			b.Fatal(err)
+		}
+		r.Reset(body)
+		if got := s.Data(r); reply(got)[:3] != "250" {
+			b.Fatal(got)
+		}
 	}
 }

@@ -14,4 +14,10 @@
 //     to a stranger.
 //   - An error nobody gave a code to is 451 4.3.0, never 5xx: unknown is not
 //     "no".
+//
+// A Front is the backend of a strict server:
+//
+//	front, err := smtp.NewFront(cfg, smtp.Deps{Hostname: name, Domains: ours, Recipients: people, Queue: spool, Logger: log})
+//	server, err := wire.NewServer(wireConfig, name, tlsConfig, front, log)
+//	err = server.Serve(ctx, listener)
 package smtp

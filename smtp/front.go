@@ -54,6 +54,7 @@ type Front struct {
 	policy  atomic.Pointer[policy]
 	limiter *limiter
 	metrics *metrics
+	mark    []byte // of our own trace lines
 	log     *slog.Logger
 	// peerConns holds the ids of the connections that came from the other
 	// understudy: XCLIENT replaces their address, not who speaks.
@@ -74,6 +75,7 @@ func NewFront(cfg Config, deps Deps) (*Front, error) {
 	f := &Front{
 		deps:    deps,
 		limiter: newLimiter(cfg.Limits.Clients),
+		mark:    traceMark(deps.Hostname),
 		log:     deps.Logger,
 	}
 	f.metrics = newMetrics(deps.Registerer, f.limiter)

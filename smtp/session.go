@@ -38,8 +38,8 @@ type session struct {
 type transaction struct {
 	policy *policy
 	env    *Envelope
-	hint   int64 // SIZE
-	seen   map[string]struct{}
+	hint   int64               // SIZE
+	seen   map[string]struct{} // recipients, once there are many
 }
 
 // Hello is told the client's name; there is nothing to decide.
@@ -185,13 +185,9 @@ func (s *session) judge(to string) (answer string, r *refusal) {
 
 // add takes a recipient; a repeated one is taken once.
 func (t *transaction) add(to string, opts *gosmtp.RcptOptions) {
-	if t.seen == nil {
-		t.seen = make(map[string]struct{})
-	}
-	if _, ok := t.seen[to]; ok {
+	if t.has(to) {
 		return
 	}
-	t.seen[to] = struct{}{}
 	rcpt := Recipient{Address: to}
 	if opts != nil {
 		for _, n := range opts.Notify {
@@ -202,6 +198,25 @@ func (t *transaction) add(to string, opts *gosmtp.RcptOptions) {
 		}
 	}
 	t.env.Recipients = append(t.env.Recipients, rcpt)
+}
+
+// fewRecipients is how many are compared one by one.
+const fewRecipients = 8
+
+// has says whether to was taken already, and remembers it.
+func (t *transaction) has(to string) bool {
+	if len(t.env.Recipients) < fewRecipients {
+		return slices.ContainsFunc(t.env.Recipients, func(r Recipient) bool { return r.Address == to })
+	}
+	if t.seen == nil {
+		t.seen = make(map[string]struct{})
+		for _, r := range t.env.Recipients {
+			t.seen[r.Address] = struct{}{}
+		}
+	}
+	_, taken := t.seen[to]
+	t.seen[to] = struct{}{}
+	return taken
 }
 
 // ETRN starts the delivery of a domain's queue for listed networks (RFC 1985).

@@ -3,6 +3,7 @@ package smtp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"strings"
@@ -159,6 +160,31 @@ func TestAccepted(t *testing.T) {
 		t.Errorf("RCPT behind the message: %s", reply(err))
 	}
 }
+
+// Every repeated recipient is taken once, few or many.
+func TestRepeatedRecipients(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Recipients = anyone{} })
+	s := w.session("192.0.2.1")
+	if err := s.Mail("", nil); err != nil {
+		t.Fatal(err)
+	}
+	const n = 3 * fewRecipients
+	for range 3 {
+		for i := range n {
+			if err := s.Rcpt(fmt.Sprintf("u%d@example.com", i), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := len(s.tx.env.Recipients); got != n {
+		t.Errorf("%d recipients, want %d", got, n)
+	}
+}
+
+type anyone struct{}
+
+func (anyone) Lookup(context.Context, string) (Disposition, error) { return Exists, nil }
 
 func TestDataErrors(t *testing.T) {
 	t.Parallel()

@@ -19,8 +19,11 @@ type traceScan struct {
 	done  bool   // the header has ended
 }
 
-func newTraceScan(hostname string) *traceScan {
-	return &traceScan{mark: []byte(strings.ToLower(" by " + hostname + ownMark))}
+// traceMark is what a traceScan knows our own lines by.
+func traceMark(hostname string) []byte { return []byte(strings.ToLower(" by " + hostname + ownMark)) }
+
+func newTraceScan(mark []byte) *traceScan {
+	return &traceScan{mark: mark, line: make([]byte, 0, 256)}
 }
 
 // scan looks at the next bytes of the message.
