@@ -1,19 +1,27 @@
 package integration
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"understudy/integration/lab"
 	"understudy/integration/require"
+	"understudy/smtp/wire/probe"
 )
 
 // postfixLimit is how long Postfix may take to deliver what is due.
@@ -184,6 +192,96 @@ func TestLocalThroughPostfix(t *testing.T) {
 		return nil
 	})
 	backup.Stop()
+}
+
+// TestProbes asks the running daemon, and a real Postfix for comparison, all of
+// the awkward questions of smtp/wire/probe. understudy must pass each; what
+// Debian's Postfix does otherwise is logged, STARTTLS apart, which this one lacks.
+func TestProbes(t *testing.T) {
+	t.Parallel()
+	certificate, key := certificateFiles(t)
+	settings := lab.Settings{
+		"smtp.tls.certificate": certificate, "smtp.tls.key": key, "smtp.greet_delay": "100ms",
+		"smtp.data_timeout": "2s", "smtp.min_data_rate": 10,
+	}
+	backup := lab.NewUnderstudy(t, "smtp://"+lab.FreeAddr(t), settings)
+	if err := os.WriteFile(filepath.Join(backup.Dir, "recipients"), []byte("alice@example.test\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	backup.Start()
+	for name, err := range askProbes(t, backup.SMTP) {
+		t.Errorf("%s: %v", name, err)
+	}
+	if len(backup.Queue()) == 0 {
+		t.Error("no probe's message was taken")
+	}
+	backup.Stop()
+
+	require.Root(t)
+	require.Command(t, "postfix")
+	postfix := lab.NewPostfix(t, lab.PostfixConfig{Domain: "example.test", Main: map[string]string{
+		"virtual_mailbox_maps": "inline:{ { alice@example.test = box/ } }", "message_size_limit": "52428800",
+		"smtpd_error_sleep_time": "0", // it only takes time
+	}})
+	postfix.Start()
+	otherwise := askProbes(t, postfix.Addr)
+	for name, err := range otherwise {
+		t.Logf("Postfix, %q: %v", name, err)
+	}
+	for _, name := range []string{"nested MAIL is refused", "a truncated DATA is not accepted", "postmaster needs no domain"} {
+		if err := otherwise[name]; err != nil {
+			t.Errorf("this Postfix is no measure: %s: %v", name, err)
+		}
+	}
+}
+
+// askProbes asks a server all questions at the same time, and returns those it
+// did not pass. There must be none that could not be asked.
+func askProbes(t *testing.T, addr string) map[string]error {
+	t.Helper()
+	target := probe.Target{Addr: addr, From: "sender@ext.test", To: "alice@example.test", Unknown: "nobody@example.test"}
+	var mu sync.Mutex
+	failed := map[string]error{}
+	var asking sync.WaitGroup
+	for _, p := range probe.Table() {
+		asking.Go(func() {
+			if err := p.Run(t.Context(), target); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[p.Name] = err
+			}
+		})
+	}
+	asking.Wait()
+	return failed
+}
+
+// certificateFiles makes a certificate that nobody checks.
+func certificateFiles(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"backup.lab.test"}}
+	public, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certificate, key = filepath.Join(dir, "certificate.pem"), filepath.Join(dir, "key.pem")
+	for path, block := range map[string]*pem.Block{
+		certificate: {Type: "CERTIFICATE", Bytes: public}, key: {Type: "PRIVATE KEY", Bytes: secret},
+	} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certificate, key
 }
 
 // besidePostfix starts understudy, and a Postfix in front of it with the named
