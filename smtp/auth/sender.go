@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"blitiri.com.ar/go/spf"
-	"github.com/emersion/go-msgauth/dkim"
 )
 
 // maxSignatures bounds how many DKIM signatures of one message are looked at.
@@ -69,11 +68,7 @@ func (v *Verifier) EnvelopeSender(ctx context.Context, s Sender, message io.Read
 	if domain == "" {
 		return Evidence{}, nil
 	}
-	limit := v.Timeout
-	if limit <= 0 {
-		limit = 30 * time.Second
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := v.bounded(ctx)
 	defer cancel()
 
 	ok, spfErr := v.spf(ctx, s)
@@ -91,6 +86,15 @@ func (v *Verifier) EnvelopeSender(ctx context.Context, s Sender, message io.Read
 	return Evidence{}, errors.Join(spfErr, dkimErr)
 }
 
+// bounded is ctx with the time of one check.
+func (v *Verifier) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := v.Timeout
+	if limit <= 0 {
+		limit = 30 * time.Second
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
 // spf reports whether MAIL FROM's domain lists the client. Softfail, neutral and
 // none are no evidence; a temporary error is unknown (RFC 7208, section 2.6.6).
 func (v *Verifier) spf(ctx context.Context, s Sender) (bool, error) {
@@ -106,32 +110,21 @@ func (v *Verifier) spf(ctx context.Context, s Sender) (bool, error) {
 
 // dkim returns the domain of a valid signature that aligns with domain.
 func (v *Verifier) dkim(ctx context.Context, domain string, message io.Reader) (string, error) {
-	found, err := dkim.VerifyWithOptions(message, &dkim.VerifyOptions{
-		LookupTXT:        func(name string) ([]string, error) { return v.Resolver.LookupTXT(ctx, name) },
-		MaxVerifications: maxSignatures,
-	})
-	if err != nil && !errors.Is(err, dkim.ErrTooManySignatures) {
-		// A message that cannot be parsed carries no evidence; one that could not
-		// be read, or a DNS failure, is unknown.
-		if dkim.IsPermFail(err) || len(found) == 0 && !isTemporary(ctx, err) {
-			return "", nil
-		}
+	found, err := v.DKIM(ctx, message)
+	if err != nil {
 		return "", fmt.Errorf("%w: dkim: %w", ErrUnknown, err)
 	}
 	var unknown error
 	for _, sig := range found {
-		switch {
-		case sig.Err == nil && Aligned(sig.Domain, domain, false):
-			return canonical(sig.Domain), nil
-		case sig.Err != nil && dkim.IsTempFail(sig.Err) && Aligned(sig.Domain, domain, false):
-			unknown = fmt.Errorf("%w: dkim key of %s: %w", ErrUnknown, sig.Domain, sig.Err)
+		if !Aligned(sig.Domain, domain, false) {
+			continue
+		}
+		if sig.Result == Pass {
+			return sig.Domain, nil
+		}
+		if sig.Result == TempError {
+			unknown = fmt.Errorf("%w: dkim key of %s: %s", ErrUnknown, sig.Domain, sig.Reason)
 		}
 	}
 	return "", unknown
-}
-
-// isTemporary reports whether err is of the kind that may pass.
-func isTemporary(ctx context.Context, err error) bool {
-	var dns *net.DNSError
-	return ctx.Err() != nil || dkim.IsTempFail(err) || errors.As(err, &dns) && (dns.IsTemporary || dns.IsTimeout)
 }
