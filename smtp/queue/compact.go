@@ -25,10 +25,9 @@ const compactBelow = 0.25
 // little of it is alive, or where something in it has been dead for so long that
 // it must leave the disk.
 func planCompaction(all []segmentUse, now time.Time, eraseAfter time.Duration) (copies []uint64, seal bool) {
-	// Start early: copying takes time, and rounds have an interval.
-	overdue := now.Add(-eraseAfter + eraseAfter/4).UnixNano()
+	limit := overdue(now, eraseAfter)
 	for _, g := range all {
-		must := g.deadSince != 0 && g.deadSince <= overdue
+		must := g.deadSince != 0 && g.deadSince <= limit
 		if !g.Sealed {
 			seal = seal || must
 			continue
@@ -41,6 +40,12 @@ func planCompaction(all []segmentUse, now time.Time, eraseAfter time.Duration) (
 		}
 	}
 	return copies, seal
+}
+
+// overdue is the time before which what has died must go now. It starts early:
+// copying takes time, and rounds have an interval.
+func overdue(now time.Time, eraseAfter time.Duration) int64 {
+	return now.Add(-eraseAfter + eraseAfter/4).UnixNano()
 }
 
 // uses joins what the log and the index know of the segments. Every message that
@@ -159,16 +164,30 @@ func (s *Spool) move(ctx context.Context, m *message) error {
 	return nil
 }
 
+// planErasure says which segments hold nothing alive, and whether removing them
+// is worth a checkpoint now: when they are as large as half of one, when something
+// in them is overdue, or when space is short. While a big queue drains, segments
+// become empty all the time.
+func planErasure(all []segmentUse, now time.Time, eraseAfter time.Duration, checkpointBytes int64, short bool) (empty []uint64, worth bool) {
+	bytes := int64(0)
+	worth = short
+	for _, g := range all {
+		if !g.Sealed || g.live > 0 || g.keep {
+			continue
+		}
+		empty = append(empty, g.ID)
+		bytes += g.UsedBytes
+		worth = worth || g.deadSince != 0 && g.deadSince <= overdue(now, eraseAfter)
+	}
+	return empty, len(empty) > 0 && (worth || bytes >= checkpointBytes/2)
+}
+
 // erase removes the sealed segments in which nothing is alive, once a checkpoint
 // has the states they hold.
 func (s *Spool) erase(ctx context.Context) error {
-	var empty []uint64
-	for _, g := range s.uses() {
-		if g.Sealed && g.live == 0 && !g.keep {
-			empty = append(empty, g.ID)
-		}
-	}
-	if len(empty) == 0 {
+	short := s.space.last.Load() < 2*s.cfg.ReserveBytes
+	empty, worth := planErasure(s.uses(), time.Now(), s.cfg.EraseAfter, s.checkpoint.bytes, short)
+	if !worth {
 		return nil
 	}
 	if err := s.writeCheckpoint(ctx); err != nil {
