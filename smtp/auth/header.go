@@ -76,13 +76,14 @@ func generic(method string, value Result, reason string, pairs ...string) authre
 }
 
 // clean makes a value fit into one line of a header: no control characters, no
-// quotes or backslashes, at most 200 bytes.
+// quotes or backslashes, at most 200 bytes. No semicolons either: there are readers
+// that see the next result behind one, even within quotes.
 func clean(s string) string {
 	if len(s) > 200 {
 		s = s[:200]
 	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '"' || r == '\\' || r == '\uFFFD' {
+		if r < ' ' || r == 0x7f || r == '"' || r == '\\' || r == ';' || r == '\uFFFD' {
 			return '?'
 		}
 		return r
