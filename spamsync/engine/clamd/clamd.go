@@ -29,12 +29,9 @@ type Options struct {
 	// above clamd's StreamMaxLength.
 	MaxBytes int64
 	// AcceptOversize accepts what is too long to be scanned, by MaxBytes or by
-	// clamd's own limit; otherwise that is an error.
+	// clamd's own limit; otherwise it is deferred.
 	AcceptOversize bool
 }
-
-// ErrOversize is returned for a message too long to be scanned.
-var ErrOversize = errors.New("message is too long to be scanned")
 
 // maxAnswerBytes bounds clamd's one line.
 const maxAnswerBytes = 4096
@@ -74,7 +71,7 @@ func (f *Filter) Check(ctx context.Context, _ *smtp.Envelope, body io.ReadSeeker
 		return smtp.Verdict{}, fmt.Errorf("measure message: %w", err)
 	}
 	if f.opt.MaxBytes > 0 && size > f.opt.MaxBytes {
-		return f.oversize()
+		return f.oversize(), nil
 	}
 	var a answer
 	err = f.servers.Try(ctx, f.opt.Timeout, func(ctx context.Context, server string) error {
@@ -90,7 +87,7 @@ func (f *Filter) Check(ctx context.Context, _ *smtp.Envelope, body io.ReadSeeker
 	}
 	switch {
 	case a.tooLong:
-		return f.oversize()
+		return f.oversize(), nil
 	case a.found == "":
 		return smtp.Verdict{Engine: engineName}, nil
 	}
@@ -100,11 +97,13 @@ func (f *Filter) Check(ctx context.Context, _ *smtp.Envelope, body io.ReadSeeker
 	}, nil
 }
 
-func (f *Filter) oversize() (smtp.Verdict, error) {
-	if f.opt.AcceptOversize {
-		return smtp.Verdict{Engine: engineName, Symbols: []smtp.Symbol{{Name: "CLAMD_OVERSIZE"}}}, nil
+// oversize is a verdict and no error: clamd is well.
+func (f *Filter) oversize() smtp.Verdict {
+	v := smtp.Verdict{Engine: engineName, Symbols: []smtp.Symbol{{Name: "CLAMD_OVERSIZE"}}}
+	if !f.opt.AcceptOversize {
+		v.Action, v.Code, v.Enhanced, v.Text = smtp.Defer, 451, "4.7.1", "Message is too long to be checked for malware"
 	}
-	return smtp.Verdict{}, ErrOversize
+	return v
 }
 
 // Ping asks the servers for a sign of life: nil means that one gave it.

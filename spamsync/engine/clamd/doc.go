@@ -4,8 +4,8 @@
 // Invariants:
 //
 //   - Only "OK" accepts and only "FOUND" rejects; anything else is an error.
-//   - A message beyond clamd's StreamMaxLength gets what the configuration says,
-//     accept or an error; it is never taken for clean without that word.
+//   - A message beyond clamd's StreamMaxLength is accepted or deferred, as the
+//     configuration says; it is never taken for clean without that word.
 //
 // Example:
 //
