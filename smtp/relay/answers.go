@@ -107,8 +107,11 @@ func (rt *route) answered(ev event, now time.Time) {
 	kinds := make([]kind, len(ev.answers))
 	for i, a := range ev.answers {
 		kinds[i] = classify(a)
-		if a.Stage == wire.StageMail && ev.first > 0 && (a.Code == 421 || kinds[i] == lost) {
-			kinds[i] = unsent // this connection had its share: nothing about the message
+		if ev.first > 0 && (a.Code == 421 || kinds[i] == lost && a.Stage == wire.StageMail) {
+			// This connection had its share of messages, or of bad recipients:
+			// it says nothing about the message. The first of a connection gets
+			// no such grace, so nothing goes round for ever.
+			kinds[i] = unsent
 		}
 	}
 	if slices.Contains(kinds, accepted) {

@@ -215,6 +215,7 @@ type fakeHop struct {
 	busyNow  int
 	busiest  int // transactions at the same time
 	xclients []string
+	maxBad   int // refused recipients a connection may have; 0 is any number
 }
 
 type fakeReceived struct {
@@ -353,6 +354,7 @@ type fakeSession struct {
 	open bool
 	to   []string
 	body strings.Builder
+	bad  int // refused recipients
 }
 
 func (s *fakeSession) say(line string) bool {
@@ -412,6 +414,9 @@ func (s *fakeSession) command(line string) bool {
 		h.set(func() { f = h.rcpt })
 		if f != nil {
 			if rep := f(addr); rep != "" {
+				if s.bad++; h.maxBad > 0 && s.bad > h.maxBad {
+					rep = "421 4.7.0 too many errors"
+				}
 				return s.say(rep)
 			}
 		}

@@ -552,6 +552,32 @@ func TestServerLimitsMessagesPerConnection(t *testing.T) {
 	})
 }
 
+// A server that closes after some bad recipients, as Postfix and our own do, costs
+// the good ones nothing.
+func TestServerLimitsBadRecipients(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hop := newFakeHop(modern...)
+		hop.maxBad = 20
+		hop.rcpt = func(a string) string {
+			if !strings.HasPrefix(a, "no") {
+				return ""
+			}
+			return "550 5.1.1 no such user"
+		}
+		g := newRig(t, nil, hop.dial, "smtp://mx1.test")
+		for i := range 300 {
+			g.q.add(fmt.Sprint(i), "x\r\n", "a@x", "no@x", "b@x")
+		}
+		g.start()
+		<-time.After(time.Minute)
+		if g.q.left() != 0 || g.q.held() != 0 {
+			t.Errorf("%d left, %d wait", g.q.left(), g.q.held())
+		}
+		g.stop()
+	})
+}
+
 // A server that allows fewer connections than we would like is not down.
 func TestServerLimitsConnections(t *testing.T) {
 	t.Parallel()

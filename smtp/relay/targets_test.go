@@ -211,6 +211,12 @@ func TestSTSCache(t *testing.T) {
 		if mode() != "none" {
 			t.Error("the new policy is not taken")
 		}
+		d.txt = map[string]string{"_mta-sts.d.test": "v=STSv1; id=3;"}
+		web.body = "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 86400\n"
+		<-time.After(time.Hour)
+		if mode() != "enforce" {
+			t.Error("the third policy is not taken")
+		}
 		d.txt = nil
 		<-time.After(48 * time.Hour)
 		if mode() != "none" {
