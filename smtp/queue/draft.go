@@ -332,11 +332,11 @@ func (s *Spool) accept(ctx context.Context, d *draft, env *smtp.Envelope, header
 		p.inline += uint64(len(body))
 	}
 	s.judge(m, env)
-	name := ""
+	name := env.Route
 	if prepare != nil {
 		name = prepare(m)
-		m.route = &route{name: name} // for the snapshot; enter puts it on the real one
 	}
+	m.route = &route{name: name} // for the snapshot; enter puts it on the real one
 	head := s.scratch.get()
 	defer s.scratch.put(head)
 	b := append(*head, make([]byte, prefixBytes)...)

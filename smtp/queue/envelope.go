@@ -40,6 +40,7 @@ func appendEnvelope(b []byte, env *smtp.Envelope) ([]byte, error) {
 	w.flag(`,"requiretls":true`, env.RequireTLS)
 	w.optional(`,"ret":`, env.Return)
 	w.optional(`,"envid":`, env.EnvelopeID)
+	w.optional(`,"route":`, env.Route)
 	w.key(`,"size":`)
 	w.b = strconv.AppendInt(w.b, env.SizeBytes, 10)
 	if env.Verdict != nil {

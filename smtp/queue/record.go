@@ -116,7 +116,7 @@ func decodeMessage(payload []byte, c clock, limit time.Duration) (m *message, ro
 	if err := json.Unmarshal(envelope, &env); err != nil {
 		return nil, "", p, fmt.Errorf("%w: envelope: %w", errFormat, err)
 	}
-	m = newMessage(p.id, &env, 0)
+	m, route = newMessage(p.id, &env, 0), env.Route
 	if p.flags&flagSpill != 0 {
 		m.spill = &spill{p.spill.name, p.spill.size, p.spill.crc}
 	}

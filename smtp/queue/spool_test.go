@@ -239,6 +239,12 @@ func TestStateSurvivesRestart(t *testing.T) {
 	r.apply(Hold, Selection{IDs: []string{held}}, ApplyOptions{Reason: "look"})
 	moved := r.put(envelope("s@x.example", "e@y.example"), "four")
 	r.apply(Requeue, Selection{IDs: []string{moved}}, ApplyOptions{To: "smtp://other:25"})
+	notice := envelope("", "s@z.example")
+	notice.Route = "mx://z.example"
+	own := r.put(notice, "a notification")
+	heldNotice := envelope("", "s@z.example")
+	heldNotice.Route, heldNotice.Verdict = "mx://z.example", &smtp.Verdict{Action: smtp.Quarantine}
+	r.put(heldNotice, "a held notification")
 	quarantined := envelope("s@x.example", "f@y.example")
 	quarantined.Verdict = &smtp.Verdict{Action: smtp.Quarantine, Engine: "rspamd"}
 	spam := r.put(quarantined, "five")
@@ -268,11 +274,14 @@ func TestStateSurvivesRestart(t *testing.T) {
 				t.Errorf("after restart %+v\nbefore %+v", a, b)
 			}
 		}
-		want := map[string]State{deferred: Queued, refused: Refused, held: Held, moved: Queued, spam: Held, ruled: Held}
+		want := map[string]State{deferred: Queued, refused: Refused, held: Held, moved: Queued, spam: Held, ruled: Held, own: Queued}
 		for id, state := range want {
 			if got := r.show(id); got.State != state {
 				t.Errorf("%s is %s, want %s", id, got.State, state)
 			}
+		}
+		if got := r.show(own); got.NextHop != "mx://z.example" || got.Envelope.Route != "mx://z.example" {
+			t.Errorf("a message with a route goes to %q", got.NextHop)
 		}
 		if got := r.show(deferred).History; len(got) != 2 || got[1].Text != "busy" || got[1].Recipient != "b@y.example" || len(got) != len(history) {
 			t.Errorf("history %+v", got)
@@ -280,7 +289,7 @@ func TestStateSurvivesRestart(t *testing.T) {
 		if r.body(held) != "Received: test\r\n"+strings.Repeat("three", 50_000) {
 			t.Error("spilled body differs")
 		}
-		if got := r.Routes(); len(got) != 2 || got[1] != "smtp://other:25" {
+		if got := r.Routes(); len(got) != 3 || got[1] != "mx://z.example" || got[2] != "smtp://other:25" {
 			t.Errorf("routes %q", got)
 		}
 		if rules := r.HoldRules(); len(rules) != 1 || rules[0].Domain != "*.hold.example" {
