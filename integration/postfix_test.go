@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -298,9 +299,7 @@ func besidePostfix(t *testing.T, toPeer, block string, more lab.Settings) (*lab.
 		"smtp.deliver.probe_interval":   "200ms",
 		"smtp.queue.retry_first":        "1s",
 	}
-	for key, value := range more {
-		settings[key] = value
-	}
+	maps.Copy(settings, more)
 	backup := lab.NewUnderstudy(t, toPeer, settings)
 	if err := os.WriteFile(filepath.Join(backup.Dir, "recipients"), []byte("alice@example.test\nAlice@exact.test\n"), 0o644); err != nil {
 		t.Fatal(err)
