@@ -2,8 +2,10 @@ package relay
 
 import (
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +126,18 @@ func TestClientHeader(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	t.Parallel()
+	c := reflect.ValueOf(DefaultConfig())
+	for i := range c.NumField() {
+		f := c.Type().Field(i)
+		got := fmt.Sprint(c.Field(i).Interface())
+		want := f.Tag.Get("default")
+		if d, err := time.ParseDuration(want); err == nil {
+			want = d.String()
+		}
+		if got != want || f.Tag.Get("key") == "" || f.Tag.Get("doc") == "" {
+			t.Errorf("%s: default is %q, the tag says %q", f.Name, got, want)
+		}
+	}
 	if err := DefaultConfig().Validate(); err != nil {
 		t.Error(err)
 	}

@@ -196,7 +196,9 @@ func (m *machine) busy(now time.Time, id, why string) { m.suspect(now, id, why) 
 func (m *machine) deferred(now time.Time) { m.retry(now) }
 
 func (m *machine) suspect(now time.Time, id, why string) {
-	m.streak[id] = true
+	if m.state == Up {
+		m.streak[id] = true
+	}
 	if m.state == Up && len(m.streak) >= m.t.pauseAfter {
 		m.enter(Paused, now, why)
 		m.wait = 0

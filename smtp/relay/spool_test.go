@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,21 +82,24 @@ func TestFromSpoolToServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reserved, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := reserved.Addr().String()
-	if err := reserved.Close(); err != nil {
-		t.Fatal(err)
-	}
-	hop, err := relay.ParseHop("smtp://" + addr)
+	hop, err := relay.ParseHop("smtp://" + l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
+	}
+	var up atomic.Bool
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if !up.Load() {
+			return nil, errors.New("connection refused")
+		}
+		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 	rl, err := relay.New(relay.DefaultConfig(), relay.Deps{
 		Queue: spool, Hostname: "mx2.test", Logger: log, Alarms: noAlarms{},
-		Hops: func() ([]relay.Hop, <-chan struct{}) { return []relay.Hop{hop}, nil },
+		Hops: func() ([]relay.Hop, <-chan struct{}) { return []relay.Hop{hop}, nil }, Dial: dial,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -132,16 +136,13 @@ func TestFromSpoolToServer(t *testing.T) {
 		want[from] = append(header, body...)
 	}
 
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		t.Skipf("the port was taken meanwhile: %v", err)
-	}
 	box := &mailbox{got: map[string][][]byte{}}
 	srv, err := wire.NewServer(wire.DefaultServerConfig(), "mx1.test", nil, box, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	run("server", func(ctx context.Context) error { return srv.Serve(ctx, l) })
+	up.Store(true)
 	back := time.Now()
 	wait := func(what string, cond func() bool) {
 		t.Helper()

@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -332,4 +333,65 @@ func TestClientLMTPAgainstGosmtp(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A body of 200 MB costs no more memory than one of 200 KB.
+func TestClientMemoryIsFlat(t *testing.T) {
+	for _, ext := range [][]string{{"PIPELINING", "CHUNKING"}, {"PIPELINING"}} {
+		c, _ := mustPeer(t, ClientConfig{}, func(p *clientPeer) {
+			p.greet(ext...)
+			p.hear("MAIL")
+			p.hear("RCPT")
+			p.say("250 ok", "250 ok")
+			for {
+				line, err := p.br.ReadSlice('\n')
+				if err != nil {
+					return
+				}
+				switch {
+				case string(line) == "DATA\r\n":
+					p.say("354 go")
+				case string(line) == ".\r\n":
+					p.say("250 ok")
+				case strings.HasPrefix(string(line[:5]), "BDAT "):
+					n, last := 0, ""
+					_, _ = fmt.Sscan(string(line[5:]), &n, &last)
+					_, _ = p.br.Discard(n)
+					p.say("250 ok")
+				}
+			}
+		})
+		const lines = 2_000_000
+		m := text("", "a@x")
+		m.SizeBytes = lines * 100
+		m.Open = func(context.Context) (io.ReadCloser, error) {
+			line := strings.Repeat("0123456789", 10)[:98] + "\r\n"
+			return io.NopCloser(io.LimitReader(&repeater{text: line}, lines*100)), nil
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		a := sendOne(t, c, m)
+		runtime.ReadMemStats(&after)
+		if codes(a) != "250" {
+			t.Errorf("%v: %s %v", ext, codes(a), a[0].Err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+			t.Errorf("%v: %d bytes were allocated", ext, n)
+		}
+	}
+}
+
+// repeater gives text again and again.
+type repeater struct {
+	text string
+	off  int
+}
+
+func (r *repeater) Read(p []byte) (int, error) {
+	n := 0
+	for n < len(p) {
+		k := copy(p[n:], r.text[r.off:])
+		n, r.off = n+k, (r.off+k)%len(r.text)
+	}
+	return n, nil
 }

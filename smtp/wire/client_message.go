@@ -226,7 +226,7 @@ func has8bit(ctx context.Context, m *Outgoing) (bool, error) {
 				return true, nil
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is not the end
+		if err == io.EOF { // a wrapped EOF is not the end
 			return false, nil
 		}
 		if err != nil {

@@ -362,7 +362,7 @@ func (b *bodyReader) next() error {
 		if err == io.EOF && b.want > 0 && b.total != b.want {
 			return fmt.Errorf("%d bytes instead of %d", b.total, b.want)
 		}
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is not the end
+		if err == io.EOF { // a wrapped EOF is not the end
 			b.chunk, b.eof = b.buf[:n], true
 			return nil
 		}
