@@ -106,8 +106,8 @@ func (w *Watcher) sweep(ctx context.Context) error {
 // bounce returns whether the message has left the queue.
 func (w *Watcher) bounce(ctx context.Context, id string) bool {
 	d, err := w.Spool.Show(ctx, id)
-	if err != nil {
-		return false
+	if err != nil || d.Envelope == nil {
+		return false // gone, or damaged: an operator's
 	}
 	// An operator's bounce may remove what nobody wants to hear about; on its own
 	// the daemon removes nothing silently.

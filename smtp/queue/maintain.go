@@ -81,13 +81,17 @@ func (s *Spool) lifetime(m *message) time.Duration {
 		if m.rcpts[i].outcome == smtp.Delivered {
 			continue
 		}
-		d, ok := s.cfg.DomainLifetimes[strings.ToLower(domainOf(m.rcpts[i].addr.Value()))]
-		if !ok {
-			d = s.cfg.Lifetime
-		}
-		longest = max(longest, d)
+		longest = max(longest, s.domainLifetime(strings.ToLower(domainOf(m.rcpts[i].addr.Value()))))
 	}
 	return longest
+}
+
+// domainLifetime is the lifetime of mail for a domain in lower case.
+func (s *Spool) domainLifetime(domain string) time.Duration {
+	if d, ok := s.cfg.DomainLifetimes[domain]; ok {
+		return d
+	}
+	return s.cfg.Lifetime
 }
 
 func (s *Spool) expired(m *message, now time.Time) bool {

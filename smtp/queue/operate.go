@@ -92,6 +92,42 @@ func (s *Spool) Body(ctx context.Context, id string) (io.ReadCloser, error) {
 	return body, nil
 }
 
+// Message opens a message for another part of the daemon: its envelope, its
+// recipients as they stand, and its bytes, which the caller closes. It asks nobody
+// for permission and logs nothing; operators use Body. ErrNotFound, ErrDamaged.
+func (s *Spool) Message(ctx context.Context, id string) (*smtp.Envelope, []RecipientStatus, io.ReadCloser, error) {
+	m, err := s.lookup(id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	payload, err := s.payload(ctx, m)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	env, err := envelopeOf(payload)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	body, err := s.openBody(m, payload)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	s.mu.Lock()
+	recipients := m.summary(s.clock, "").Recipients
+	s.mu.Unlock()
+	return env, recipients, body, nil
+}
+
+// GivesUp returns when a message received at that time has had its lifetime, for
+// the recipient domains of env.
+func (s *Spool) GivesUp(env *smtp.Envelope) time.Time {
+	longest := time.Duration(0)
+	for _, rc := range env.Recipients {
+		longest = max(longest, s.domainLifetime(smtp.Domain(rc.Address)))
+	}
+	return env.Received.Add(longest)
+}
+
 // read opens the stored bytes of a message.
 func (s *Spool) read(ctx context.Context, m *message) (io.ReadCloser, error) {
 	payload, err := s.payload(ctx, m)
