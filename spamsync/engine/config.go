@@ -74,7 +74,7 @@ type HeaderConfig struct {
 type RspamdConfig struct {
 	PasswordFile string `key:"password_file" secret:"true" doc:"File with the password for Rspamd workers that want one."`
 	Settings     string `key:"settings" doc:"Id of the settings that Rspamd shall apply."`
-	AllRules     bool   `key:"all_rules" doc:"Have Rspamd evaluate every rule, also where the verdict is certain."`
+	AllRules     bool   `key:"all_rules" default:"false" doc:"Have Rspamd evaluate every rule, also where the verdict is certain."`
 }
 
 // SpamdConfig is the section spam.spamd.
@@ -87,7 +87,7 @@ type SpamdConfig struct {
 
 // MilterConfig is the section spam.milter.
 type MilterConfig struct {
-	DaemonName string `key:"daemon_name" default:"understudy" doc:"The macro {daemon_name} that milters are told."`
+	DaemonName string `key:"daemon_name" doc:"The macro {daemon_name} that milters are told; by default the hostname, as with Postfix."`
 }
 
 // ClamdConfig is the section spam.clamd.
@@ -106,7 +106,6 @@ func DefaultConfig() Config {
 		Breaker: BreakerConfig{Failures: 5, CoolDown: 30 * time.Second},
 		Headers: HeaderConfig{Style: StyleRspamd, RemoveForged: true},
 		Spamd:   SpamdConfig{Command: "symbols", MaxMessageBytes: 512 << 10},
-		Milter:  MilterConfig{DaemonName: "understudy"},
 		Clamd:   ClamdConfig{Timeout: 30 * time.Second, MaxMessageBytes: 25 << 20, Oversize: Accept, OnFailure: Tempfail},
 	}
 }

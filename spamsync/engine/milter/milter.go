@@ -29,7 +29,8 @@ type Options struct {
 	Timeout time.Duration
 	// Hostname is the macro j, our name.
 	Hostname string
-	// Daemon is the macro {daemon_name}; empty is "understudy".
+	// Daemon is the macro {daemon_name}; empty is Hostname, as with Postfix:
+	// Rspamd takes its name in Authentication-Results from it.
 	Daemon string
 	// Version is the macro v; empty is "understudy".
 	Version string
@@ -57,7 +58,7 @@ func New(opt Options) (*Filter, error) {
 		return nil, errors.New("milters need a timeout")
 	}
 	if opt.Daemon == "" {
-		opt.Daemon = "understudy"
+		opt.Daemon = opt.Hostname
 	}
 	if opt.Version == "" {
 		opt.Version = "understudy"

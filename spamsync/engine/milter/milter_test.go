@@ -190,7 +190,7 @@ func TestDialogue(t *testing.T) {
 		t.Error(d)
 	}
 	for name, want := range map[string]string{
-		"j": "mx2.example.com", "{daemon_name}": "understudy", "i": "4fXyZ1", "{client_addr}": "192.0.2.7", "{client_name}": "client.example.org",
+		"j": "mx2.example.com", "{daemon_name}": "mx2.example.com", "i": "4fXyZ1", "{client_addr}": "192.0.2.7", "{client_name}": "client.example.org",
 		"{client_port}": "40000", "{tls_version}": "TLSv1.3", "{cipher}": "TLS_AES_128_GCM_SHA256", "{auth_authen}": "user", "{auth_type}": "PLAIN",
 		"{mail_addr}": "a@example.org", "{rcpt_addr}": "c@example.com", "{rcpt_host}": "example.com",
 	} {
