@@ -30,6 +30,7 @@ type Config struct {
 	Admin admin.Config `key:"admin"`
 	Log   Log          `key:"log"`
 	SMTP  SMTP         `key:"smtp"`
+	Spam  Spam         `key:"spam"`
 }
 
 // Log is the section "log".

@@ -8,6 +8,7 @@ import (
 
 	"understudy/internal/admin"
 	"understudy/internal/config"
+	"understudy/internal/durable"
 	"understudy/smtp"
 	"understudy/smtp/auth"
 	"understudy/smtp/dsn"
@@ -39,6 +40,12 @@ func (d *Daemon) build(cfg config.Config) error {
 	if cfg.SMTP.DSN.Write {
 		d.bounces = &dsn.Watcher{Spool: d.spool, Log: d.log}
 	}
+	if cfg.SMTP.DSN.DelayAfter > 0 {
+		d.delays = &dsn.Delays{
+			Writer: notifications, Queue: d.spool, After: cfg.SMTP.DSN.DelayAfter,
+			File: filepath.Join(cfg.DataDir, "delay-notices.json"), FS: durable.OS(), Log: d.log,
+		}
+	}
 	if err := d.buildRelay(cfg); err != nil {
 		return err
 	}
@@ -49,8 +56,12 @@ func (d *Daemon) build(cfg config.Config) error {
 	if err != nil {
 		return fmt.Errorf("recipients: %w", err)
 	}
+	filter, err := d.buildSpam(cfg)
+	if err != nil {
+		return err
+	}
 	d.front, err = smtp.NewFront(cfg.SMTP.Policy, smtp.Deps{
-		Hostname: cfg.SMTP.Hostname, Domains: d.domains, Recipients: d.people, Queue: d.spool,
+		Hostname: cfg.SMTP.Hostname, Domains: d.domains, Recipients: d.people, Filter: filter, Queue: d.spool,
 		Active: d.isActive, Flush: d.flushDomain, Resolver: net.DefaultResolver,
 		MaxMessageBytes: cfg.SMTP.Server.MaxMessageBytes, Logger: d.log, Registerer: d.registry,
 	})

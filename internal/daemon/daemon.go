@@ -60,9 +60,11 @@ type Daemon struct {
 	next     []relay.Hop
 	relay    *relay.Relay
 	bounces  *dsn.Watcher // nil where notifications are off
+	delays   *dsn.Delays  // nil where delay notices are off
 	people   *recipients.Directory
 	domains  *smtp.Domains
 	front    *smtp.Front
+	spam     *spam // nil where mail is not judged
 	postfix  *postfix.Server
 	server   *wire.Server
 	admin    *admin.Server
@@ -133,8 +135,12 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 		return err
 	}
 	run("relay", stopRelay, d.relay.Run)
+	d.startSpam(run, undo)
 	if d.bounces != nil {
 		run("notifications", stopSpool, d.bounces.Run)
+	}
+	if d.delays != nil {
+		run("delay notices", stopSpool, d.delays.Run)
 	}
 
 	if err := d.admin.Listen(); err != nil {

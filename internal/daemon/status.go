@@ -26,7 +26,7 @@ func (d *Daemon) Status(ctx context.Context) (admin.StatusReport, error) {
 		Version: d.opts.Version, Site: d.cfg.Site,
 		Active: string(d.view.Active), Role: d.view.Role.String(), Epoch: d.view.Epoch,
 		Started: d.started, PID: os.Getpid(), Stopping: d.stopping.Load(),
-		Queue: &stats, Hops: hopList, Sources: sources(d.people.Status()),
+		Queue: &stats, Hops: hopList, Sources: sources(d.people.Status()), Parts: d.parts(),
 	}
 	d.mu.Lock()
 	out.Listeners = slices.Clone(d.listeners)
