@@ -157,6 +157,9 @@ func TestBehindPostfix(t *testing.T) {
 		}
 		return nil
 	})
+	if detail, _ := backup.CLI("queue", "show", backup.Queue()[0].ID); !strings.Contains(detail, "HELO client.lab.test") {
+		t.Errorf("not the client that Postfix saw:\n%s", detail)
+	}
 	lab.Wait(t, postfixLimit, "Postfix's queue is empty", func() error {
 		if n := front.Queued(); n > 0 {
 			return fmt.Errorf("%d messages", n)
@@ -206,6 +209,10 @@ func TestLocalThroughPostfix(t *testing.T) {
 		}
 		return nil
 	})
+	// It was told about the client (XFORWARD).
+	if log, err := os.ReadFile(filepath.Join(postfix.Dir, "postfix.log")); err != nil || !strings.Contains(string(log), "orig_client=") {
+		t.Errorf("Postfix's log names no original client (%v)", err)
+	}
 	// Postfix's refusal is kept, not bounced to whoever is named as the sender.
 	lab.Wait(t, postfixLimit, "only what Postfix refused is left", func() error {
 		list := backup.Queue()
