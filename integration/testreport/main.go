@@ -121,6 +121,9 @@ func (r *report) take(e event) {
 	case "build-output":
 		r.print(e.Output)
 	case "output":
+		if strings.HasPrefix(e.Output, "=== ") {
+			return // go test shows the progress of tests only with -v
+		}
 		if e.Test == "" && summary(e.Output) {
 			r.print(e.Output)
 			return
@@ -166,7 +169,7 @@ func reason(output string) string {
 	why := "no reason given"
 	for line := range strings.Lines(output) {
 		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
+		if line == "" || strings.HasPrefix(line, "--- ") {
 			continue
 		}
 		// file.go:12: text

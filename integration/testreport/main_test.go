@@ -17,6 +17,7 @@ func TestReport(t *testing.T) {
 {"Action":"skip","Package":"p","Test":"TestA"}
 {"Action":"output","Package":"p","Test":"TestB","Output":"    a_test.go:9: quiet\n"}
 {"Action":"pass","Package":"p","Test":"TestB"}
+{"Action":"output","Package":"p","Test":"TestC","Output":"=== CONT  TestC\n"}
 {"Action":"output","Package":"p","Test":"TestC","Output":"    a_test.go:12: got 1\n"}
 {"Action":"fail","Package":"p","Test":"TestC"}
 {"Action":"output","Package":"p","Output":"FAIL\tp\t0.01s\n"}
