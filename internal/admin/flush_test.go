@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,7 +115,10 @@ func TestFlushTrackerResync(t *testing.T) {
 		tr := newFlushTracker(false)
 		tr.add(summary("A", "a@x"))
 		var got Outcome
-		for range 2 { // what is gone is believed the second time
+		for look := range 2 { // what is gone is believed the second time
+			if look == 1 && tt.list == nil && got != "" {
+				t.Errorf("%s: believed at once: the event may still be on its way", tt.name)
+			}
 			for _, m := range tr.resync(tt.list, began, func(string) bool { return tt.removed }) {
 				got = m.Outcome
 			}
@@ -253,6 +257,61 @@ func TestFlushKnowsWhatWasDeleted(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// deafQueue tells nobody what happens.
+type deafQueue struct{ *Fake }
+
+func (deafQueue) Subscribe(context.Context) (<-chan queue.Event, func()) {
+	ch := make(chan queue.Event)
+	return ch, sync.OnceFunc(func() { close(ch) })
+}
+
+// Even where every event is lost, the outcomes are right.
+func TestFlushWithoutEvents(t *testing.T) {
+	t.Parallel()
+	f := fill(4)
+	f.OnFlush = func(id string) {
+		switch id {
+		case "M000000":
+			f.Answer(id, smtp.Delivered, 250, "2.0.0", "ok", "mx1")
+		case "M000001":
+			f.Answer(id, smtp.Deferred, 450, "4.2.1", "busy", "mx1")
+		case "M000002":
+			f.Answer(id, smtp.Refused, 550, "5.1.1", "no", "mx1")
+		}
+	}
+	deps := full(f)
+	deps.Queue = deafQueue{f}
+	deps.Hops = &fakeHops{hops: []Hop{{Name: "smtp://mx1.example.net:25", State: HopPaused}}}
+	r := hurry(start(t, deps))
+	msgs := map[string]FlushMessage{}
+	err := r.Flush(t.Context(), FlushRequest{KeepPaused: true}, func(l FlushLine) error {
+		if l.Start != nil {
+			if len(l.Start.Resumed) != 0 {
+				t.Errorf("resumed %v although the pause was to be kept", l.Start.Resumed)
+			}
+			_, err := r.Apply(t.Context(), ApplyRequest{Action: queue.Delete, Selection: Selection{IDs: []string{"M000003"}}})
+			return err
+		}
+		if l.Message != nil {
+			msgs[l.Message.ID] = *l.Message
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]Outcome{
+		"M000000": OutcomeDelivered, "M000001": OutcomeDeferred, "M000002": OutcomeRefused, "M000003": OutcomeDeleted,
+	} {
+		if msgs[id].Outcome != want {
+			t.Errorf("%s: %+v, want %s", id, msgs[id], want)
+		}
+	}
+	if got := msgs["M000002"].Recipients; len(got) != 1 || got[0].Code != 550 {
+		t.Errorf("the peer's words are lost: %+v", got)
 	}
 }
 
