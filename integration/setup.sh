@@ -17,6 +17,10 @@ wanted=(
 	ip:iproute2                # network namespaces
 	systemd-analyze:systemd    # how much the unit leaves open
 	fail2ban-regex:fail2ban    # whether its filter finds our refusals
+	redis-server:redis-server  # what replicas share; a recipient source
+	pg_lsclusters:postgresql   # recipient sources: their own servers
+	mariadbd:mariadb-server
+	slapd:slapd
 )
 
 missing_packages() {
