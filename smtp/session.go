@@ -147,40 +147,9 @@ func (s *session) judge(to string) (answer string, r *refusal) {
 	if !s.exempt && !s.front.limiter.recipient(s.addr, &cfg.Limits) {
 		return "limited", &refusal{code: 450, enhanced: code(4, 7, 1), reason: "Too many recipients from your network"}
 	}
-	a, err := ParseAddress(to)
-	if err != nil {
-		return "malformed", &refusal{code: 553, enhanced: code(5, 1, 3), reason: "Malformed recipient address"}
-	}
-	// RFC 5321, section 4.5.1: postmaster, with and without a domain, always.
-	postmaster := strings.EqualFold(a.Local, "postmaster")
-	switch {
-	case a.Domain == "" && postmaster:
-		return "accepted", nil
-	case a.Domain == "":
-		return "malformed", &refusal{code: 550, enhanced: code(5, 1, 3), reason: "Recipient address needs a domain"}
-	case !s.front.deps.Domains.Has(a.Domain):
-		return "relay_denied", &refusal{code: 554, enhanced: code(5, 7, 1), reason: "Relay access denied"}
-	case postmaster:
-		return "accepted", nil
-	}
 	ctx, cancel := context.WithTimeout(s.ctx, cfg.LookupTimeout)
 	defer cancel()
-	d, err := s.front.deps.Recipients.Lookup(ctx, a.String())
-	if err != nil {
-		t := temporary(err)
-		return "failed", &t
-	}
-	switch d {
-	case Exists:
-		return "accepted", nil
-	case Unknown:
-		return "unknown", &refusal{code: 550, enhanced: code(5, 1, 1), reason: "Recipient address rejected: User unknown"}
-	case Unsure:
-	}
-	return "unsure", &refusal{
-		code: 450, enhanced: code(4, 1, 1),
-		reason: "Recipient address rejected: cannot be verified now, please try later",
-	}
+	return s.front.judge(ctx, to)
 }
 
 // add takes a recipient; a repeated one is taken once.

@@ -53,6 +53,9 @@ func TestRcptPolicy(t *testing.T) {
 			if got := reply(s.Rcpt(tc.to, nil)); got != tc.want {
 				t.Errorf("got  %q\nwant %q", got, tc.want)
 			}
+			if got := w.front.Answer(t.Context(), tc.to); got[:3] != tc.want[:3] {
+				t.Errorf("operators are told %q", got)
+			}
 			if strings.Contains(tc.want, "451") && !strings.Contains(w.logs.String(), "secret path") {
 				t.Error("the cause is not in the log")
 			}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"understudy/internal/admin"
+	"understudy/smtp"
 	"understudy/smtp/queue"
 	"understudy/smtp/recipients"
 )
@@ -69,7 +70,10 @@ func (d *Daemon) checks() []admin.Check {
 }
 
 // directory shows the recipients to operators.
-type directory struct{ d *recipients.Directory }
+type directory struct {
+	d     *recipients.Directory
+	front *smtp.Front
+}
 
 // Explain implements admin.Recipients.
 func (r directory) Explain(ctx context.Context, address string) (admin.RecipientAnswer, error) {
@@ -77,7 +81,10 @@ func (r directory) Explain(ctx context.Context, address string) (admin.Recipient
 	if err != nil {
 		return admin.RecipientAnswer{}, fmt.Errorf("recipient %q: %w", address, err)
 	}
-	out := admin.RecipientAnswer{Address: ex.Address, Disposition: ex.Answer, Reason: ex.Reason, Audit: ex.Audit}
+	out := admin.RecipientAnswer{
+		Address: ex.Address, Disposition: ex.Answer, Reply: r.front.Answer(ctx, address),
+		Reason: ex.Reason, Audit: ex.Audit,
+	}
 	for _, s := range ex.Sources {
 		src := admin.RecipientSource{Name: s.Name, Answer: s.Answer, Detail: s.Detail, Loaded: s.AsOf, Stale: !s.Fresh}
 		if s.Matched != "" {

@@ -121,8 +121,8 @@ func (l *listing) read(ctx context.Context, r io.Reader, format string, maxBytes
 			continue
 		}
 		entry := entryOf(strings.TrimRight(line, "\r"), format)
-		if entry == "" || format == FormatPostmap && strings.IndexByte(entry, '@') < 0 && l.ours(entry) {
-			continue // virtual(5): a domain alone only declares the domain
+		if entry == "" || format == FormatPostmap && l.declares(entry) {
+			continue
 		}
 		if err := l.add(where, entry); err != nil {
 			return err
@@ -142,6 +142,20 @@ func (l *listing) read(ctx context.Context, r io.Reader, format string, maxBytes
 		l.tables = append(l.tables, tab)
 	}
 	return nil
+}
+
+// declares reports whether a key of a Postfix map is a domain alone, which only
+// declares the domain (virtual(5)): one of ours, or, where names without a domain
+// mean nobody, anything that looks like one.
+func (l *listing) declares(key string) bool {
+	if strings.IndexByte(key, '@') >= 0 {
+		return false
+	}
+	if l.ours(key) {
+		return true
+	}
+	_, err := smtp.NormalizeDomain(key)
+	return err == nil && len(l.bare) == 0 && strings.IndexByte(key, '.') > 0
 }
 
 // entryOf returns the address of a line in one of the line formats; empty where
@@ -181,11 +195,16 @@ func firstWord(line string) string {
 }
 
 // aliasName returns the name of an aliases(5) line, "name: value", or of a line
-// of postalias -s, whose keys are written in the same way. NIS and the daemon's
-// own keys name nobody.
+// of postalias -s, "name:<tab>value", whose names may hold blanks without quotes.
+// NIS and the daemon's own keys name nobody.
 func aliasName(line string) string {
 	name := firstWord(line)
-	if strings.HasPrefix(line, `"`) {
+	if key, _, ok := strings.Cut(line, ":\t"); ok && !strings.ContainsAny(key, `:"`) {
+		name = key
+		if strings.Contains(name, " ") {
+			name = `"` + name + `"`
+		}
+	} else if strings.HasPrefix(line, `"`) {
 		end := strings.Index(line[1:], `"`)
 		if end < 0 {
 			return line

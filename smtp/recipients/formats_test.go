@@ -42,6 +42,7 @@ func TestFormats(t *testing.T) {
 			"a b@example.com list@example.com postmaster@example.com root@example.com", "",
 		},
 		{"postalias -s", FormatAliases, "@:@\nYP_LAST_MODIFIED:1\nYP_MASTER_NAME:x\nwww:\troot\n", "www@example.com", ""},
+		{"postalias -s with blanks", FormatAliases, "odd name:\tbob\n", "odd name@example.com", ""},
 		{"passwd", FormatPasswd, "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n", "me@example.com root@example.com", ""},
 		{"malformed", FormatLines, "a@\nb@example.com\n<c@example.com>\n", "b@example.com", `2 malformed entries: line 1: malformed address: domain ""; line 3`},
 		{"many malformed", FormatLines, strings.Repeat("@\n", 50), "", "and 45 more"},
@@ -59,6 +60,18 @@ func TestFormats(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestPostmapDeclaresDomains(t *testing.T) {
+	t.Parallel()
+	const text = "example.org\tanything\na@example.org\tbox\n"
+	_, keys, err := readText(text, FormatPostmap)
+	if err != nil || strings.Join(keys, " ") != "a@example.org" {
+		t.Errorf("got %v, %v: a domain that is not ours makes the whole list malformed", keys, err)
+	}
+	if _, _, err := readText("user\tbox\n", FormatPostmap); err == nil {
+		t.Error("a name without a domain, which can belong to nobody, is no fault")
 	}
 }
 
