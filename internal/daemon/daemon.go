@@ -131,6 +131,7 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 	}
 	run("spool", stopSpool, d.spool.Run)
 	run("recipients", stopRecipients, d.people.Run)
+	run("learned recipients", stopRecipients, d.learnRecipients)
 	if err := d.startPostfix(ctx, run); err != nil {
 		return err
 	}
