@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"understudy/spamsync/engine/link"
@@ -131,12 +132,9 @@ func (c Config) Validate() error {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	one := func(key, value string, of ...string) {
-		for _, o := range of {
-			if value == o {
-				return
-			}
+		if !slices.Contains(of, value) {
+			fault("%s: %q is none of %q", key, value, of)
 		}
-		fault("%s: %q is none of %q", key, value, of)
 	}
 	positive := func(key string, d time.Duration) {
 		if d <= 0 {

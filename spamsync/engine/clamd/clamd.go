@@ -79,7 +79,7 @@ func (f *Filter) Check(ctx context.Context, _ *smtp.Envelope, body io.ReadSeeker
 			return fmt.Errorf("rewind message: %w", err)
 		}
 		var err error
-		a, err = scan(ctx, server, body)
+		a, err = scan(ctx, server, body, size)
 		return err
 	})
 	if err != nil {
@@ -135,13 +135,13 @@ type answer struct {
 }
 
 // scan sends the message in chunks and reads the answer.
-func scan(ctx context.Context, server string, body io.Reader) (answer, error) {
+func scan(ctx context.Context, server string, body io.Reader, size int64) (answer, error) {
 	conn, err := link.Dial(ctx, server, maxAnswerBytes)
 	if err != nil {
 		return answer{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	sendErr := send(conn, body)
+	sendErr := send(conn, body, size)
 	var unread *readError
 	if errors.As(sendErr, &unread) || ctx.Err() != nil {
 		return answer{}, sendErr
@@ -165,26 +165,31 @@ type readError struct{ err error }
 func (e *readError) Error() string { return "read message: " + e.err.Error() }
 func (e *readError) Unwrap() error { return e.err }
 
-func send(conn io.Writer, body io.Reader) error {
+// send sends the whole message: half of one must not be taken for clean.
+func send(conn io.Writer, body io.Reader, size int64) error {
 	if _, err := io.WriteString(conn, "zINSTREAM\x00"); err != nil {
 		return fmt.Errorf("send command: %w", err)
 	}
 	buf := make([]byte, 4+chunkBytes)
-	for {
+	for sent := int64(0); ; {
 		n, err := io.ReadFull(body, buf[4:])
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !last {
 			return &readError{err}
+		}
+		if sent += int64(n); last && sent != size {
+			return &readError{fmt.Errorf("%d of %d bytes: %w", sent, size, io.ErrUnexpectedEOF)}
 		}
 		binary.BigEndian.PutUint32(buf, uint32(n))
 		end := 4 + n
-		if n > 0 && err != nil { // the last chunk and the end go together
+		if n > 0 && last { // the last chunk and the end go together
 			buf = append(buf[:end], 0, 0, 0, 0)
 			end = len(buf)
 		}
-		if _, werr := conn.Write(buf[:end]); werr != nil {
-			return fmt.Errorf("send message: %w", werr)
+		if _, err := conn.Write(buf[:end]); err != nil {
+			return fmt.Errorf("send message: %w", err)
 		}
-		if err != nil {
+		if last {
 			return nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -37,7 +38,7 @@ type RspamdServer struct {
 	Normal, Controller, Proxy string
 	// Dir is its scratch directory, with its log in it.
 	Dir string
-	cmd *exec.Cmd
+	*Process
 }
 
 // rspamdPatience is how long a start may take: the first one on a machine compiles
@@ -47,17 +48,13 @@ const rspamdPatience = 3 * time.Minute
 // StartRspamd starts the rspamd of this machine, without Redis unless Local says
 // so. What it compiles is kept for the next test. It ends with the test. The
 // caller has made sure that rspamd is installed.
-func StartRspamd(t testing.TB, cfg RspamdConfig) *RspamdServer {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "us-rspamd") //nolint:usetesting // the path of its socket must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+func StartRspamd(tb testing.TB, cfg RspamdConfig) *RspamdServer {
+	tb.Helper()
+	dir := Dir(tb)
 	cache := filepath.Join(os.TempDir(), fmt.Sprintf("understudy-rspamd-cache-%d", os.Geteuid()))
-	s := &RspamdServer{Normal: freePort(t), Controller: freePort(t), Proxy: freePort(t), Dir: dir}
+	s := &RspamdServer{Normal: FreePort(tb), Controller: FreePort(tb), Proxy: FreePort(tb), Dir: dir}
 	if cfg.DNS == "" {
-		cfg.DNS = emptyDNS(t)
+		cfg.DNS = emptyDNS(tb)
 	}
 	files := map[string]string{
 		"options.inc": fmt.Sprintf("dns { nameserver = [\"%s\"]; timeout = 1s; retransmits = 1; }\nlocal_addrs = [127.0.0.0/8];\ncontrol_socket = \"%s/rspamd.sock mode=0600\";\nhs_cache_dir = \"%s\";\n",
@@ -69,57 +66,46 @@ func StartRspamd(t testing.TB, cfg RspamdConfig) *RspamdServer {
 		"logging.inc":           fmt.Sprintf("type = \"file\"; filename = \"%s/rspamd.log\"; level = \"info\";\n", dir),
 		"fuzzy_check.conf":      "enabled = false;\n",
 	}
-	for name, text := range cfg.Local {
-		files[name] = text
-	}
+	maps.Copy(files, cfg.Local)
 	local := filepath.Join(dir, "local")
-	must(t, os.MkdirAll(filepath.Join(local, "local.d"), 0o755))
-	must(t, os.MkdirAll(cache, 0o755))
-	must(t, os.Chmod(dir, 0o755)) //nolint:gosec // its user reads it
+	must(tb, os.MkdirAll(filepath.Join(local, "local.d"), 0o755))
+	must(tb, os.MkdirAll(cache, 0o755))
 	for name, text := range files {
-		must(t, os.WriteFile(filepath.Join(local, "local.d", name), []byte(text), 0o644))
+		must(tb, os.WriteFile(filepath.Join(local, "local.d", name), []byte(text), 0o644))
 	}
-	must(t, os.WriteFile(filepath.Join(local, "rspamd.local.lua"), []byte(cfg.Lua), 0o644))
+	must(tb, os.WriteFile(filepath.Join(local, "rspamd.local.lua"), []byte(cfg.Lua), 0o644))
 
 	args := []string{
 		"-f", "-c", "/etc/rspamd/rspamd.conf", "--var=LOCAL_CONFDIR=" + local, "--var=DBDIR=" + dir, "--var=RUNDIR=" + dir, "--var=LOGDIR=" + dir,
 	}
 	if os.Geteuid() == 0 {
 		u, err := user.Lookup("_rspamd")
-		must(t, err)
+		must(tb, err)
 		uid, err := strconv.Atoi(u.Uid)
-		must(t, err)
+		must(tb, err)
 		for _, d := range []string{dir, cache} {
-			must(t, os.Chown(d, uid, -1))
+			must(tb, os.Chown(d, uid, -1))
 		}
 		args = append(args, "-u", "_rspamd", "-g", "_rspamd")
 	}
 	path, err := exec.LookPath("rspamd")
-	must(t, err)
-	out, err := os.Create(filepath.Join(dir, "output"))
-	must(t, err)
-	defer func() { _ = out.Close() }()
-	s.cmd = exec.CommandContext(context.Background(), path, args...) //nolint:usetesting // ended by the cleanup below
-	s.cmd.Stdout, s.cmd.Stderr = out, out
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	must(t, s.cmd.Start())
-	t.Cleanup(s.Stop)
-	s.wait(t)
+	must(tb, err)
+	s.Process = StartProcess(tb, dir, path, args...)
+	s.wait(tb)
 	return s
 }
 
 // wait returns when all workers answer.
-func (s *RspamdServer) wait(t testing.TB) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), rspamdPatience)
+func (s *RspamdServer) wait(tb testing.TB) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), rspamdPatience)
 	defer cancel()
 	for _, addr := range []string{s.Normal, s.Controller, s.Proxy} {
 		for ping(ctx, addr) != nil {
 			select {
 			case <-ctx.Done():
 				log, _ := os.ReadFile(filepath.Join(s.Dir, "rspamd.log"))
-				out, _ := os.ReadFile(filepath.Join(s.Dir, "output"))
-				t.Fatalf("rspamd does not come up: %s\n%s", out, log[max(0, len(log)-4000):])
+				tb.Fatalf("rspamd does not come up: %s\n%s", s.Output(), log[max(0, len(log)-4000):])
 			case <-time.After(50 * time.Millisecond):
 			}
 		}
@@ -156,58 +142,18 @@ func ping(ctx context.Context, addr string) error {
 // Freeze stops all its processes in their tracks, or lets them go on: the kernel
 // still accepts connections, nobody answers.
 func (s *RspamdServer) Freeze(frozen bool) {
-	sig := syscall.SIGCONT
 	if frozen {
-		sig = syscall.SIGSTOP
+		s.Signal(syscall.SIGSTOP)
+	} else {
+		s.Signal(syscall.SIGCONT)
 	}
-	if s.cmd.Process != nil {
-		_ = syscall.Kill(-s.cmd.Process.Pid, sig)
-	}
-}
-
-// Stop ends it; a second call does nothing.
-func (s *RspamdServer) Stop() {
-	if s.cmd == nil {
-		return
-	}
-	pid := s.cmd.Process.Pid
-	_ = syscall.Kill(-pid, syscall.SIGCONT)
-	_ = syscall.Kill(pid, syscall.SIGTERM)
-	done := make(chan struct{})
-	go func() {
-		_ = s.cmd.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(5 * time.Second):
-	}
-	_ = syscall.Kill(-pid, syscall.SIGKILL) // workers that are still busy
-	<-done
-	s.cmd = nil
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// freePort returns an address nobody listens on now.
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // emptyDNS starts a name server that answers every question with NXDOMAIN.
-func emptyDNS(t testing.TB) string {
-	t.Helper()
+func emptyDNS(tb testing.TB) string {
+	tb.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0") //nolint:noctx // closed by the test's end
-	must(t, err)
+	must(tb, err)
 	server := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg)
 		m.SetRcode(q, dns.RcodeNameError)
@@ -218,7 +164,7 @@ func emptyDNS(t testing.TB) string {
 		_ = server.ActivateAndServe()
 		close(done)
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = pc.Close()
 		<-done
 	})

@@ -9,11 +9,11 @@ import (
 
 // Listen accepts on a port of its own and serves each connection, until the end
 // of the test; then it waits for all of them.
-func Listen(t testing.TB, serve func(net.Conn)) string {
-	t.Helper()
+func Listen(tb testing.TB, serve func(net.Conn)) string {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed by the test's end
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -42,7 +42,7 @@ func Listen(t testing.TB, serve func(net.Conn)) string {
 			})
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = l.Close()
 		mu.Lock()
 		ended = true
@@ -58,26 +58,26 @@ func Listen(t testing.TB, serve func(net.Conn)) string {
 // Start starts a server that behaves as told; judge serves one connection as the
 // protocol wants it, and is given a writer that ends early where the answer is to
 // be cut.
-func Start(t testing.TB, b Behaviour, judge func(r net.Conn, w io.Writer)) string {
-	t.Helper()
+func Start(tb testing.TB, b Behaviour, judge func(r net.Conn, w io.Writer)) string {
+	tb.Helper()
 	switch b {
 	case Judge:
-		return Listen(t, func(c net.Conn) { judge(c, c) })
+		return Listen(tb, func(c net.Conn) { judge(c, c) })
 	case Truncated:
-		return Listen(t, func(c net.Conn) { judge(c, &cut{c: c, left: 9}) })
+		return Listen(tb, func(c net.Conn) { judge(c, &cut{c: c, left: 9}) })
 	case Garbage:
-		return Listen(t, func(c net.Conn) {
+		return Listen(tb, func(c net.Conn) {
 			_, _ = io.WriteString(c, "\x00\x00\x00\x02\xff\xfe SSH-2.0 \r\n\r\n{\"action\":\r\n")
 			_, _ = io.Copy(io.Discard, c)
 		})
 	case Hang:
-		return Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+		return Listen(tb, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	case Deaf:
-		return listenDeaf(t)
+		return listenDeaf(tb)
 	case Closed:
-		return Listen(t, func(net.Conn) {})
+		return Listen(tb, func(net.Conn) {})
 	case Flood:
-		return Listen(t, func(c net.Conn) {
+		return Listen(tb, func(c net.Conn) {
 			var wg sync.WaitGroup
 			wg.Go(func() { _, _ = io.Copy(io.Discard, c) })
 			defer wg.Wait()
@@ -92,23 +92,23 @@ func Start(t testing.TB, b Behaviour, judge func(r net.Conn, w io.Writer)) strin
 	case Refuse:
 		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		defer func() { _ = l.Close() }()
 		return l.Addr().String()
 	}
-	t.Fatalf("unknown behaviour %d", b)
+	tb.Fatalf("unknown behaviour %d", b)
 	return ""
 }
 
 // listenDeaf lets the kernel accept and does nothing itself.
-func listenDeaf(t testing.TB) string {
-	t.Helper()
+func listenDeaf(tb testing.TB) string {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed by the test's end
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
+	tb.Cleanup(func() { _ = l.Close() })
 	return l.Addr().String()
 }
 

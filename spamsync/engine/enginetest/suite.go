@@ -272,12 +272,28 @@ func (f failing) Read(p []byte) (int, error) {
 
 func (f failing) WriteTo(io.Writer) (int64, error) { return 0, errUnreadable }
 
+// short is a message that ends before its size.
+type short struct{ *bytes.Reader }
+
+func (s short) Read(p []byte) (int, error) {
+	if s.Len() < 100 {
+		return 0, io.EOF
+	}
+	return s.Reader.Read(p[:min(len(p), 50)])
+}
+
+func (s short) WriteTo(io.Writer) (int64, error) { return 0, errUnreadable }
+
 func unreadable(t *testing.T, open Opener) {
 	t.Helper()
 	s := open(t, Judge, time.Second)
 	m := Message(1, strings.Repeat("hello ", 100))
-	v, err := s.Filter.Check(t.Context(), Envelope(), failing{bytes.NewReader([]byte(m))})
-	if err == nil || !reflect.ValueOf(v).IsZero() {
-		t.Errorf("a verdict on half a message: %+v", v)
+	for name, body := range map[string]io.ReadSeeker{
+		"fails in the middle": failing{bytes.NewReader([]byte(m))},
+		"ends in the middle":  short{bytes.NewReader([]byte(m))},
+	} {
+		if v, err := s.Filter.Check(t.Context(), Envelope(), body); err == nil || !reflect.ValueOf(v).IsZero() {
+			t.Errorf("a verdict on half a message that %s: %+v", name, v)
+		}
 	}
 }

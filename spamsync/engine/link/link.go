@@ -23,10 +23,7 @@ func Parse(server string) (network, address string, err error) {
 	case strings.HasPrefix(server, "/"):
 		return "unix", server, nil
 	case strings.HasPrefix(server, "unix:"):
-		path := strings.TrimPrefix(server, "unix:")
-		if strings.HasPrefix(path, "//") {
-			path = path[2:]
-		}
+		path := strings.TrimPrefix(strings.TrimPrefix(server, "unix:"), "//")
 		if !strings.HasPrefix(path, "/") {
 			return "", "", fmt.Errorf("%q is no absolute path", server)
 		}

@@ -80,6 +80,10 @@ const (
 
 // Check implements smtp.Filter.
 func (f *Filter) Check(ctx context.Context, env *smtp.Envelope, body io.ReadSeeker) (smtp.Verdict, error) {
+	size, err := body.Seek(0, io.SeekEnd)
+	if err != nil {
+		return smtp.Verdict{}, fmt.Errorf("measure message: %w", err)
+	}
 	if _, err := body.Seek(0, io.SeekStart); err != nil {
 		return smtp.Verdict{}, fmt.Errorf("rewind message: %w", err)
 	}
@@ -94,7 +98,7 @@ func (f *Filter) Check(ctx context.Context, env *smtp.Envelope, body io.ReadSeek
 		if _, err := body.Seek(bodyAt, io.SeekStart); err != nil {
 			return smtp.Verdict{}, fmt.Errorf("rewind message: %w", err)
 		}
-		v, err := f.ask(ctx, address, env, header, body)
+		v, err := f.ask(ctx, address, env, header, body, size-bodyAt)
 		if err != nil {
 			return smtp.Verdict{}, fmt.Errorf("ask milter %s: %w", address, err)
 		}
@@ -111,7 +115,7 @@ func (f *Filter) Check(ctx context.Context, env *smtp.Envelope, body io.ReadSeek
 }
 
 // ask brings the message to one milter and makes its changes in header.
-func (f *Filter) ask(ctx context.Context, address string, env *smtp.Envelope, header *header, body io.Reader) (smtp.Verdict, error) {
+func (f *Filter) ask(ctx context.Context, address string, env *smtp.Envelope, header *header, body io.Reader, bodyBytes int64) (smtp.Verdict, error) {
 	session, closeConn, err := f.connect(ctx, address)
 	if err != nil {
 		return smtp.Verdict{}, err
@@ -123,7 +127,7 @@ func (f *Filter) ask(ctx context.Context, address string, env *smtp.Envelope, he
 		act, err = t.header(header)
 	}
 	if err == nil && act == nil {
-		act, err = t.body(body)
+		act, err = t.body(body, bodyBytes)
 	}
 	var mods []gomilter.ModifyAction
 	if err == nil && act == nil {
@@ -290,6 +294,8 @@ func (t *talk) recipients() (*gomilter.Action, error) {
 			if refused == nil || stern(refused) && !stern(act) {
 				refused = act
 			}
+		case gomilter.ActAccept, gomilter.ActDiscard, gomilter.ActSkip:
+			return act, nil
 		default:
 			return act, nil
 		}
@@ -332,7 +338,8 @@ func (t *talk) header(h *header) (*gomilter.Action, error) {
 	return nil, nil
 }
 
-func (t *talk) body(r io.Reader) (*gomilter.Action, error) {
+// body tells the body, all size bytes of it.
+func (t *talk) body(r io.Reader, size int64) (*gomilter.Action, error) {
 	buf := make([]byte, chunkBytes)
 	for {
 		n, err := io.ReadFull(r, buf)
@@ -342,7 +349,11 @@ func (t *talk) body(r io.Reader) (*gomilter.Action, error) {
 				return act, serr
 			}
 		}
+		size -= int64(n)
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			if size != 0 {
+				return nil, fmt.Errorf("read message: %d bytes are missing: %w", size, io.ErrUnexpectedEOF)
+			}
 			return nil, nil
 		}
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/textproto"
 	"slices"
@@ -52,9 +53,7 @@ func (p *peer) note(m *gomilter.Modifier, format string, args ...any) {
 	if p.s.macros == nil {
 		p.s.macros = make(map[string]string)
 	}
-	for k, v := range m.Macros {
-		p.s.macros[k] = v
-	}
+	maps.Copy(p.s.macros, m.Macros)
 }
 
 func (p *peer) Connect(host, family string, port uint16, addr net.IP, m *gomilter.Modifier) (gomilter.Response, error) {

@@ -242,12 +242,7 @@ func TestFailoverAndReuse(t *testing.T) {
 
 func TestUnixSocket(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "rs") //nolint:usetesting // the path of a socket must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s.sock")
+	path := filepath.Join(enginetest.Dir(t), "s.sock")
 	l, err := net.Listen("unix", path) //nolint:noctx // closed by the test's end
 	if err != nil {
 		t.Fatal(err)

@@ -138,7 +138,7 @@ func (a *answer) detail(in io.Reader, length int64, command string) error {
 	var b strings.Builder
 	for _, f := range fields {
 		if !strings.HasPrefix(strings.ToLower(f.Name), "x-spam-") {
-			break // its fields come first; what follows is the message's own
+			continue // SpamAssassin drops those that the message came with
 		}
 		b.WriteString(smtp.FormatHeader(f.Name, f.Value))
 		if strings.EqualFold(f.Name, "X-Spam-Status") {
@@ -179,7 +179,7 @@ func (a *answer) tests(list string) {
 	}
 }
 
-func (a answer) verdict(rejectScore float64) smtp.Verdict {
+func (a *answer) verdict(rejectScore float64) smtp.Verdict {
 	v := smtp.Verdict{
 		Engine: engineName, Score: a.score, Required: a.required, Symbols: a.symbols,
 		Spam: a.spam, Header: a.header,

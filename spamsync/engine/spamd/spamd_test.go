@@ -56,7 +56,7 @@ func (f *fake) serve(c net.Conn, w io.Writer) {
 	case strings.HasPrefix(request, "CHECK "):
 		symbols = ""
 	case strings.HasPrefix(request, "HEADERS "):
-		symbols = "X-Spam-Status: No, score=1.5 required=5.0\r\n\ttests=A=1.0,\r\n\tB=0.5 autolearn=no\r\nX-Spam-Level: *\r\nReceived: x\r\nX-Spam-Forged: 1\r\n\r\n"
+		symbols = "X-Spam-Status: No, score=1.5 required=5.0\r\n\ttests=A=1.0,\r\n\tB=0.5 autolearn=no\r\nX-Spam-Level: *\r\nReceived: x\r\nX-Spam-Flag: NO\r\n\r\n"
 	}
 	_, _ = fmt.Fprintf(w, "SPAMD/1.1 0 EX_OK\r\nContent-length: %d\r\nSpam: %s\r\n\r\n%s", len(symbols), verdict, symbols)
 }
@@ -119,7 +119,7 @@ func TestRequest(t *testing.T) {
 	}
 	want := smtp.Verdict{
 		Engine: "spamassassin", Score: 1.5, Required: 5, Symbols: []smtp.Symbol{{Name: "A", Score: 1}, {Name: "B", Score: 0.5}},
-		Header: "X-Spam-Status: No, score=1.5 required=5.0 tests=A=1.0, B=0.5 autolearn=no\r\nX-Spam-Level: *\r\n",
+		Header: "X-Spam-Status: No, score=1.5 required=5.0 tests=A=1.0, B=0.5 autolearn=no\r\nX-Spam-Level: *\r\nX-Spam-Flag: NO\r\n",
 	}
 	if d := cmp.Diff(want, v); d != "" {
 		t.Error(d)
