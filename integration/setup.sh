@@ -18,6 +18,9 @@ wanted=(
 	systemd-analyze:systemd    # how much the unit leaves open
 	fail2ban-regex:fail2ban    # whether its filter finds our refusals
 	redis-server:redis-server  # what replicas share; a recipient source
+	rspamd:rspamd              # spam engines: their own servers
+	spamd:spamd
+	opendkim:opendkim
 	pg_lsclusters:postgresql   # recipient sources: their own servers
 	mariadbd:mariadb-server
 	slapd:slapd
