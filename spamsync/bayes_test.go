@@ -11,11 +11,11 @@ import (
 	"understudy/spamsync/message"
 )
 
-func parsed(t testing.TB, text string) *message.Message {
-	t.Helper()
+func parsed(tb testing.TB, text string) *message.Message {
+	tb.Helper()
 	m, err := message.Parse(strings.NewReader(strings.ReplaceAll(text, "\n", "\r\n")), message.Limits{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return m
 }

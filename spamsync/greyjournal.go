@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -57,8 +58,8 @@ func OpenGreyJournal(dir string, fsys durable.FS, logger *slog.Logger, reg prome
 	}
 	j := &GreyJournal{log: log, found: make(map[string]greyRecord)}
 	_, err = log.Replay(durable.Pos{}, func(r durable.Record) error {
-		var line greyLine
-		if r.Kind != kindGrey || json.Unmarshal(r.Payload, &line) != nil || line.Key == "" {
+		line, ok := parseGreyLine(r)
+		if !ok {
 			return nil
 		}
 		rec := greyRecord{first: time.UnixMilli(line.First).UTC(), expires: time.UnixMilli(line.Expires).UTC(), pos: r.Pos}
@@ -72,6 +73,13 @@ func OpenGreyJournal(dir string, fsys durable.FS, logger *slog.Logger, reg prome
 		return nil, fmt.Errorf("read greylist journal: %w", cmp.Or(log.Close(), err))
 	}
 	return j, nil
+}
+
+// parseGreyLine reads a record; false for what this version does not know.
+func parseGreyLine(r durable.Record) (greyLine, bool) {
+	var line greyLine
+	err := json.Unmarshal(r.Payload, &line)
+	return line, r.Kind == kindGrey && err == nil && line.Key != ""
 }
 
 // Close closes the files.
@@ -110,9 +118,7 @@ func newGreyLocal(limit int) *greyLocal {
 func (l *greyLocal) load(found map[string]greyRecord) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for k, r := range found {
-		l.records[k] = r
-	}
+	maps.Copy(l.records, found)
 }
 
 func (l *greyLocal) first(key string, now time.Time) time.Time {

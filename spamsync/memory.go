@@ -2,6 +2,7 @@ package spamsync
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 )
@@ -141,9 +142,7 @@ func (m *Memory) Counters(ctx context.Context, keys []string) ([]map[string]int6
 	for i, k := range keys {
 		out[i] = make(map[string]int64)
 		if c := m.counters[k]; c != nil && now.Before(c.expires) {
-			for f, n := range c.fields {
-				out[i][f] = n
-			}
+			maps.Copy(out[i], c.fields)
 		}
 	}
 	return out, nil

@@ -47,10 +47,10 @@ func (s Standing) Known() bool { return s.Spam+s.Ham > 0 }
 
 // DomainKey and NetworkKey name what has a reputation: an authenticated domain,
 // and the client's /24 or /64.
-func (Reputation) DomainKey(domain string) string { return "r:d:" + strings.ToLower(domain) }
+func (*Reputation) DomainKey(domain string) string { return "r:d:" + strings.ToLower(domain) }
 
 // NetworkKey is described at DomainKey.
-func (Reputation) NetworkKey(addr netip.Addr) string { return "r:n:" + Network(addr, 24, 64) }
+func (*Reputation) NetworkKey(addr netip.Addr) string { return "r:n:" + Network(addr, 24, 64) }
 
 // Look returns the standing of each key, in order.
 func (r *Reputation) Look(ctx context.Context, now time.Time, keys ...string) ([]Standing, error) {

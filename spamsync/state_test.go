@@ -31,6 +31,7 @@ func TestMemoryConforms(t *testing.T) {
 func TestRedisConformsOnMiniredis(t *testing.T) {
 	t.Parallel()
 	statetest.Run(t, func(t *testing.T) statetest.Subject {
+		t.Helper()
 		m := miniredis.RunT(t)
 		return statetest.Subject{State: openState(t, spamsync.RedisConfig{Address: m.Addr()}), Advance: m.FastForward}
 	})
@@ -40,6 +41,7 @@ func TestRedisConformsOnRedis(t *testing.T) {
 	t.Parallel()
 	address := realRedis(t)
 	statetest.Run(t, func(t *testing.T) statetest.Subject {
+		t.Helper()
 		c := redis.NewClient(&redis.Options{Addr: "unix", Dialer: unixDialer(address)})
 		t.Cleanup(func() { _ = c.Close() })
 		if err := c.FlushAll(t.Context()).Err(); err != nil {
@@ -73,7 +75,7 @@ func realRedis(t *testing.T, args ...string) (socket string) {
 	}
 	dir := t.TempDir()
 	socket = filepath.Join(dir, "s")
-	cmd := exec.Command(path, append([]string{"--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", dir}, args...)...)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), path, append([]string{"--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", dir}, args...)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

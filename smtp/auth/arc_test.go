@@ -30,8 +30,8 @@ type sealer struct {
 	alter  func(kind string, tags string) string
 }
 
-func (s sealer) sign(t testing.TB, data string) string {
-	t.Helper()
+func (s sealer) sign(tb testing.TB, data string) string {
+	tb.Helper()
 	digest := sha256.Sum256([]byte(data))
 	var opts crypto.SignerOpts = crypto.SHA256
 	if _, ed := s.key.(ed25519.PrivateKey); ed {
@@ -39,7 +39,7 @@ func (s sealer) sign(t testing.TB, data string) string {
 	}
 	sig, err := s.key.Sign(rand.Reader, digest[:], opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	text := base64.StdEncoding.EncodeToString(sig)
 	return text[:20] + "\r\n\t" + text[20:] // folded, as they come
@@ -60,14 +60,14 @@ func (s sealer) changed(kind, tags string) string {
 }
 
 // seal puts instance n in front of message.
-func (s sealer) seal(t testing.TB, message string, n int) string {
-	t.Helper()
+func (s sealer) seal(tb testing.TB, message string, n int) string {
+	tb.Helper()
 	if s.mode == "" {
 		s.mode = "relaxed"
 	}
 	h, _, err := splitHeader(strings.NewReader(message))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	_, body, _ := strings.Cut(message, "\r\n\r\n")
 	aar := s.changed("AAR", fmt.Sprintf("ARC-Authentication-Results: i=%d; mx%d.example;\r\n\tspf=pass smtp.mailfrom=a@b", n, n)) + "\r\n"
@@ -80,7 +80,7 @@ func (s sealer) seal(t testing.TB, message string, n int) string {
 		}
 	}
 	data.WriteString(strings.TrimSuffix(canonicalField(s.mode, ams+"\r\n"), "\r\n"))
-	ams += s.sign(t, data.String()) + "\r\n"
+	ams += s.sign(tb, data.String()) + "\r\n"
 
 	cv := "pass"
 	if n == 1 {
@@ -98,17 +98,17 @@ func (s sealer) seal(t testing.TB, message string, n int) string {
 		}
 	}
 	data.WriteString(relaxedField(aar) + relaxedField(ams) + strings.TrimSuffix(relaxedField(as+"\r\n"), "\r\n"))
-	as += s.sign(t, data.String()) + "\r\n"
+	as += s.sign(tb, data.String()) + "\r\n"
 	return as + ams + aar + message
 }
 
 // chain seals message n times by n domains, alternating keys and modes.
-func chain(t testing.TB, z zone, keys []signer, message string, n int) string {
-	t.Helper()
+func chain(tb testing.TB, z zone, keys []signer, message string, n int) string {
+	tb.Helper()
 	for i := 1; i <= n; i++ {
 		s := sealer{signer: keys[i%len(keys)], domain: fmt.Sprintf("hop%d.example", i), mode: []string{"relaxed", "simple"}[i%2]}
 		z.txt["s._domainkey."+s.domain] = []string{s.record}
-		message = s.seal(t, message, i)
+		message = s.seal(tb, message, i)
 		message = fmt.Sprintf("Received: from hop%d\r\n", i) + message
 	}
 	return message

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/emersion/go-msgauth/dkim"
@@ -128,8 +129,7 @@ func dkimResult(ctx context.Context, err error) (Result, string) {
 func (v *Verifier) lookupKey(ctx context.Context, name string) ([]string, error) {
 	txts, err := v.Resolver.LookupTXT(ctx, name)
 	if err != nil {
-		var dns *net.DNSError
-		if errors.As(err, &dns) {
+		if dns, ok := errors.AsType[*net.DNSError](err); ok {
 			return nil, dns // the library looks at the type
 		}
 		return nil, &net.DNSError{Err: err.Error(), Name: name, IsTemporary: true}
@@ -222,7 +222,7 @@ func cutFields(raw []byte, bounds []int) []field {
 			// Without the empty line that ends the header.
 			for _, ending := range []string{"\r\n\r\n", "\n\n", "\n\r\n"} {
 				if cut, ok := bytes.CutSuffix(text, []byte(ending)); ok {
-					text = append(cut[:len(cut):len(cut)], '\r', '\n')
+					text = append(slices.Clip(cut), '\r', '\n')
 					break
 				}
 			}

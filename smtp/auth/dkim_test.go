@@ -24,24 +24,24 @@ type signer struct {
 	record string
 }
 
-func newEd25519(t testing.TB) signer {
-	t.Helper()
+func newEd25519(tb testing.TB) signer {
+	tb.Helper()
 	pub, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return signer{key, "v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(pub)}
 }
 
-func newRSA(t testing.TB, bits int) signer {
-	t.Helper()
+func newRSA(tb testing.TB, bits int) signer {
+	tb.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return signer{key, "v=DKIM1; k=rsa; h=sha256; p=" + base64.StdEncoding.EncodeToString(der)}
 }

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"net"
 	"net/mail"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -123,13 +124,9 @@ func FromDomains(values []string) []string {
 		if i < 0 {
 			return
 		}
-		d := canonical(strings.Trim(address[i+1:], " \t>"))
-		for _, have := range out {
-			if have == d {
-				return
-			}
+		if d := canonical(strings.Trim(address[i+1:], " \t>")); !slices.Contains(out, d) {
+			out = append(out, d)
 		}
-		out = append(out, d)
 	}
 	for _, v := range values {
 		if len(v) > maxSignatureBytes {

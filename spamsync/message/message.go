@@ -1,6 +1,7 @@
 package message
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -161,12 +162,7 @@ func (m *Message) Values(name string) []string {
 
 // Has reports whether the message has that fault.
 func (m *Message) Has(f Fault) bool {
-	for _, have := range m.Faults {
-		if have == f {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(m.Faults, f)
 }
 
 func (m *Message) fault(f Fault) {

@@ -79,6 +79,7 @@ func learn(t *testing.T, s spamsync.State, digest string, class spamsync.Class, 
 }
 
 func testUnknown(t *testing.T, s Subject) {
+	t.Helper()
 	counts, total := tokens(t, s.State, 1, 0, 1<<63)
 	for _, c := range counts {
 		if c != (spamsync.Pair{}) {
@@ -94,6 +95,7 @@ func testUnknown(t *testing.T, s Subject) {
 }
 
 func testLearn(t *testing.T, s Subject) {
+	t.Helper()
 	learn(t, s.State, "m1", spamsync.Spam, true, 1, 2, 1<<63+5)
 	learn(t, s.State, "m2", spamsync.Ham, true, 2, 3)
 	learn(t, s.State, "m3", spamsync.Spam, true, 2)
@@ -110,6 +112,7 @@ func testLearn(t *testing.T, s Subject) {
 }
 
 func testRelearn(t *testing.T, s Subject) {
+	t.Helper()
 	learn(t, s.State, "m", spamsync.Unlearned, false, 1, 2)
 	learn(t, s.State, "m", spamsync.Spam, true, 1, 2)
 	learn(t, s.State, "m", spamsync.Spam, false, 1, 2)
@@ -127,6 +130,7 @@ func testRelearn(t *testing.T, s Subject) {
 }
 
 func testConcurrentLearn(t *testing.T, s Subject) {
+	t.Helper()
 	const workers = 8
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -152,6 +156,7 @@ func testConcurrentLearn(t *testing.T, s Subject) {
 }
 
 func testGreylist(t *testing.T, s Subject) {
+	t.Helper()
 	ctx := t.Context()
 	at := time.Now().Truncate(time.Millisecond).UTC()
 	first, err := s.State.First(ctx, "k")
@@ -178,6 +183,7 @@ func testGreylist(t *testing.T, s Subject) {
 }
 
 func testGreylistExpires(t *testing.T, s Subject) {
+	t.Helper()
 	ctx := t.Context()
 	now := time.Now()
 	if _, err := s.State.Touch(ctx, "k", now, 50*time.Millisecond); err != nil {
@@ -198,6 +204,7 @@ func testGreylistExpires(t *testing.T, s Subject) {
 }
 
 func testCounters(t *testing.T, s Subject) {
+	t.Helper()
 	ctx := t.Context()
 	if err := s.State.Add(ctx, nil); err != nil {
 		t.Fatal(err)
@@ -221,6 +228,7 @@ func testCounters(t *testing.T, s Subject) {
 }
 
 func testConcurrentAdd(t *testing.T, s Subject) {
+	t.Helper()
 	var wg sync.WaitGroup
 	const workers, rounds = 4, 25
 	for w := range workers {
@@ -244,6 +252,7 @@ func testConcurrentAdd(t *testing.T, s Subject) {
 }
 
 func testCountersExpire(t *testing.T, s Subject) {
+	t.Helper()
 	ctx := t.Context()
 	if err := s.State.Add(ctx, []spamsync.Counter{{Key: "a", Field: "x", Delta: 2, TTL: 50 * time.Millisecond}}); err != nil {
 		t.Fatal(err)
@@ -261,6 +270,7 @@ func testCountersExpire(t *testing.T, s Subject) {
 }
 
 func testCancelled(t *testing.T, s Subject) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.State.Learn(ctx, "m", spamsync.Spam, []uint64{1}); err == nil {
