@@ -71,9 +71,9 @@ func realMain() int {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
-	limits, err := measureDisk(scratch, 1, 10, 50, 200)
+	limits, err := measureLimits(ctx, scratch, 1, 10, 50, 200)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench: measure disk:", err)
+		fmt.Fprintln(os.Stderr, "bench: measure limits:", err)
 		return 1
 	}
 	results, err := run(ctx, o)

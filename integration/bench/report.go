@@ -74,7 +74,7 @@ func ratio(theirs, ours float64, u unit, beyond bool) string {
 }
 
 // markdown is the whole result page.
-func markdown(o options, results []result, limits []diskLimit) string {
+func markdown(o options, results []result, limits []limit) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Against Postfix at a backup MX's own work\n\n")
 	fmt.Fprintf(&b, "Measured %s by `go run ./integration/bench %s`.\n\n", today(), strings.Join(os.Args[1:], " "))
@@ -98,10 +98,10 @@ func markdown(o options, results []result, limits []diskLimit) string {
 		fmt.Fprintf(&b, "| peak memory (PSS): %s | %s | %s | %s | |\n", strings.TrimPrefix(r.cell.name, "durable accept, "),
 			spread(theirs, mebibytes, false), spread(ours, mebibytes, false), ratio(median(theirs), median(ours), mebibytes, false))
 	}
-	b.WriteString("\n## What the disk allows\n\nNo mail, no protocol: 4 KiB blocks, synced, in the same run before the first cell.\n\n")
-	b.WriteString("| writers | one log, group commit | one file per message |\n|---|---|---|\n")
+	b.WriteString("\n## What the machine allows\n\nMessages of 4 KiB, in the same run before the first cell. The disk: blocks without mail or protocol, synced. The load generator: smtp-source, connections reused, to a sink that stores nothing.\n\n")
+	b.WriteString("| writers | disk: one log, group commit | disk: one file per message | load generator |\n|---|---|---|---|\n")
 	for _, l := range limits {
-		fmt.Fprintf(&b, "| %d | %.0f msg/s | %.0f msg/s |\n", l.writers, l.groupCommit, l.filePerMessage)
+		fmt.Fprintf(&b, "| %d | %.0f msg/s | %.0f msg/s | %.0f msg/s |\n", l.writers, l.groupCommit, l.filePerMessage, l.generator)
 	}
 	return b.String()
 }

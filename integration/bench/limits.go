@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,30 +11,35 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"understudy/integration/lab"
 )
 
 // diskTime is how long each figure of the disk is measured.
 const diskTime = 2 * time.Second
 
-// diskLimit is what the disk under the scratch directory can do at best with
-// messages of 4 KiB and a number of writers, in messages per second.
-type diskLimit struct {
+// limit is what the machine can do at best with messages of 4 KiB and a number of
+// writers, in messages per second.
+type limit struct {
 	writers int
+	// generator is what smtp-source itself can send, to a server that stores
+	// nothing and answers at once.
+	generator float64
 	// groupCommit is one preallocated log with one fdatasync for all that came
 	// meanwhile; filePerMessage is a new file and an fsync for each.
 	groupCommit, filePerMessage float64
 }
 
-// measureDisk measures the limits for each number of writers.
-func measureDisk(dir string, writers ...int) ([]diskLimit, error) {
-	var all []diskLimit
+// measureLimits measures the limits for each number of writers, in dir.
+func measureLimits(ctx context.Context, dir string, writers ...int) ([]limit, error) {
+	var all []limit
 	block := make([]byte, 4<<10)
 	for _, w := range writers {
 		log, err := newGroupLog(filepath.Join(dir, "log"))
 		if err != nil {
 			return nil, err
 		}
-		l := diskLimit{writers: w}
+		l := limit{writers: w}
 		l.groupCommit, err = perWriter(w, func(int) error { return log.append(block) })
 		if err = errors.Join(err, log.close()); err != nil {
 			return nil, err
@@ -45,9 +51,29 @@ func measureDisk(dir string, writers ...int) ([]diskLimit, error) {
 		if err != nil {
 			return nil, err
 		}
+		if l.generator, err = measureGenerator(ctx, w); err != nil {
+			return nil, err
+		}
 		all = append(all, l)
 	}
 	return all, nil
+}
+
+// measureGenerator sends to a sink that only counts.
+func measureGenerator(ctx context.Context, connections int) (rate float64, err error) {
+	h := newHost(ctx)
+	defer func() {
+		if e := h.end(recover()); err == nil {
+			err = e
+		}
+	}()
+	sink := lab.StartSink(h, lab.SinkConfig{})
+	n := 2000 * min(connections, 10)
+	start := time.Now()
+	err = lab.Load{
+		Addr: sink.Addr, Messages: n, Connections: connections, Bytes: 4 << 10, From: "sender@ext.test", To: "user@" + domain,
+	}.Run(ctx)
+	return float64(n) / time.Since(start).Seconds(), err
 }
 
 // perWriter runs op in so many goroutines for diskTime and counts.
