@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,10 +54,11 @@ type testDaemon struct {
 	fake   *admin.Fake
 	stop   func()
 
-	mu    sync.Mutex
-	log   strings.Builder
-	allow bool
-	hop   admin.Hop
+	allow atomic.Bool
+
+	mu  sync.Mutex
+	log strings.Builder
+	hop admin.Hop
 }
 
 // Write collects the log.
@@ -71,13 +73,14 @@ func startAdminServer() (*testDaemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &testDaemon{socket: filepath.Join(dir, "admin.sock"), fake: &admin.Fake{}, allow: true}
+	d := &testDaemon{socket: filepath.Join(dir, "admin.sock"), fake: &admin.Fake{}}
 	d.hop = admin.Hop{Name: "smtp://mx1.example.net:25", State: admin.HopPaused, Reason: "554 5.7.1 relay access denied"}
+	d.allow.Store(true)
 	d.fake.OnFlush = d.deliver
 	d.fill()
 	srv, err := admin.New(admin.Config{Socket: d.socket, Mode: "0660"}, admin.Deps{
 		Logger: testLogger(d), Queue: d.fake, Archive: d.fake, Rules: d.fake, Hops: d, Recipients: d, Status: d,
-		AllowBody: func() bool { return d.allow },
+		AllowBody: d.allow.Load,
 	})
 	if err != nil {
 		return nil, err
@@ -177,6 +180,8 @@ func (d *testDaemon) Approve(_ context.Context, source string) error {
 // Status implements admin.Status.
 func (d *testDaemon) Status(ctx context.Context) (admin.StatusReport, error) {
 	st, err := d.fake.Stats(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return admin.StatusReport{
 		Version: "1.0-test", Site: "b", Role: "standby", Active: "a", Epoch: 7, Started: time.Now().Add(-time.Hour), PID: 42,
 		Listeners: []admin.Listener{{Name: "smtp", Address: "127.0.0.1:2525"}}, Queue: &st, Hops: []admin.Hop{d.hop},
@@ -212,7 +217,7 @@ func audited(ts *testscript.TestScript, neg bool, args []string) {
 func fillQueue(ts *testscript.TestScript, _ bool, args []string) {
 	d := ts.Value(scriptDaemon{}).(*testDaemon)
 	if args[0] == "off" {
-		d.allow = false
+		d.allow.Store(false)
 		return
 	}
 	var n int
