@@ -87,6 +87,7 @@ type SourceConfig struct {
 	Filter      string        `key:"filter" default:"(mail=*)" doc:"ldap: which entries."`
 	Attributes  []string      `key:"attributes" default:"mail" doc:"ldap: attributes that hold addresses; a prefix like smtp: is dropped."`
 	StartTLS    bool          `key:"starttls" default:"false" doc:"ldap: STARTTLS on an ldap:// connection."`
+	Authorities string        `key:"authorities" doc:"ldap, redis: file with the certificates (PEM) that the server's is checked against; the system's by default."`
 	Key         string        `key:"key" doc:"redis: key of the set."`
 	Address     string        `key:"address" doc:"callout: host:port of the primary's SMTP server."`
 	Positive    time.Duration `key:"positive_lifetime" default:"744h" doc:"callout: how long an accepted address is remembered."`

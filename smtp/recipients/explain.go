@@ -28,9 +28,9 @@ type SourceAnswer struct {
 	// Matched is the entry that matched: the address, it without its extension, a
 	// catch-all, or a pattern.
 	Matched string `json:"matched,omitempty"`
-	// AsOf is when the source said so; zero where it never answered.
+	// AsOf is when the source said so; zero where it never answered or does not know.
 	AsOf time.Time `json:"as_of,omitzero"`
-	// AgeSeconds is the age of that.
+	// AgeSeconds is the age of that; -1 where the source does not know.
 	AgeSeconds float64 `json:"age_seconds"`
 	// Fresh says that its "no" counts in full.
 	Fresh bool `json:"fresh"`
@@ -57,8 +57,7 @@ func (ex *Explanation) source(s *source, k knowledge, matched string, found bool
 		Fresh: k.fresh(now, s.cfg.MaxAge), Detail: k.detail(),
 	}
 	if k.current != nil {
-		sa.AsOf = k.current.asOf
-		sa.AgeSeconds = now.Sub(k.current.asOf).Seconds()
+		sa.AsOf, sa.AgeSeconds = k.current.asOf, k.age(now)
 	}
 	switch {
 	case found:
@@ -88,7 +87,8 @@ type SourceStatus struct {
 	Name    string `json:"name"`
 	Kind    string `json:"kind"`
 	Entries int    `json:"entries"`
-	// AsOf is as of when its list is; zero where it never answered.
+	// AsOf is as of when its list is; zero where it never answered or does not
+	// know, and then AgeSeconds is -1 in the second case.
 	AsOf       time.Time `json:"as_of,omitzero"`
 	AgeSeconds float64   `json:"age_seconds"`
 	Fresh      bool      `json:"fresh"`
@@ -119,8 +119,7 @@ func (d *Directory) Status() Status {
 			Fresh: k.fresh(now, s.cfg.MaxAge), Pending: k.pending.count(), Reason: k.why, Asked: asked,
 		}
 		if k.current != nil {
-			one.AsOf = k.current.asOf
-			one.AgeSeconds = now.Sub(k.current.asOf).Seconds()
+			one.AsOf, one.AgeSeconds = k.current.asOf, k.age(now)
 		}
 		if k.err != nil {
 			one.Error = k.err.Error()

@@ -65,7 +65,11 @@ func (s *directorySearch) dial(ctx context.Context) (*ldap.Conn, error) {
 	if d, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(d))
 	}
-	tlsConfig := &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}
+	roots, err := authorities(s.cfg.Authorities)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig := &tls.Config{ServerName: u.Hostname(), RootCAs: roots, MinVersion: tls.VersionTLS12}
 	conn, err := ldap.DialURL(s.cfg.URL, ldap.DialWithDialer(&net.Dialer{Timeout: timeout}), ldap.DialWithTLSConfig(tlsConfig))
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)

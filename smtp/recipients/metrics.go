@@ -48,15 +48,9 @@ func ageCollector(sources []*source) []prometheus.Collector {
 	var list []prometheus.Collector
 	for _, s := range sources {
 		list = append(list, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "understudy_recipients_age_seconds", Help: "Age of what a source said last; -1 where it never answered.",
+			Name: "understudy_recipients_age_seconds", Help: "Age of what a source said last; -1 where it never answered, or does not know.",
 			ConstLabels: prometheus.Labels{"source": s.cfg.Name},
-		}, func() float64 {
-			k := s.knowledge()
-			if k.current == nil {
-				return -1
-			}
-			return time.Since(k.current.asOf).Seconds()
-		}))
+		}, func() float64 { return s.knowledge().age(time.Now()) }))
 	}
 	return list
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // redisPage is how many members are asked for at once.
@@ -24,19 +26,10 @@ type redisSet struct {
 var _ fetcher = (*redisSet)(nil)
 
 func (r *redisSet) fetch(ctx context.Context, l *listing) (time.Time, error) {
-	opts, err := redis.ParseURL(r.cfg.URL)
+	c, err := r.connect(ctx)
 	if err != nil {
-		return time.Time{}, errors.New("malformed url")
+		return time.Time{}, err
 	}
-	if r.cfg.SecretFile != "" {
-		if opts.Password, err = secret(r.cfg.SecretFile); err != nil {
-			return time.Time{}, err
-		}
-	}
-	opts.MaxRetries = -1
-	opts.DialerRetries = 1
-	opts.ContextTimeoutEnabled = true
-	c := redis.NewClient(opts)
 	defer c.Close() //nolint:errcheck // read only
 	asOf, err := r.asOf(ctx, c)
 	if err != nil {
@@ -61,6 +54,48 @@ func (r *redisSet) fetch(ctx context.Context, l *listing) (time.Time, error) {
 	}
 }
 
+// errLost ends a query whose connection is lost.
+var errLost = errors.New("connection lost")
+
+// connect dials by itself: the library's pool would write to stderr what has
+// failed. The client has this one connection.
+func (r *redisSet) connect(ctx context.Context) (*redis.Client, error) {
+	opts, err := redis.ParseURL(r.cfg.URL)
+	if err != nil {
+		return nil, errors.New("malformed url")
+	}
+	if r.cfg.SecretFile != "" {
+		if opts.Password, err = secret(r.cfg.SecretFile); err != nil {
+			return nil, err
+		}
+	}
+	if opts.TLSConfig != nil {
+		if opts.TLSConfig.RootCAs, err = authorities(r.cfg.Authorities); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := redis.NewDialer(opts)(ctx, opts.Network, opts.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	unused := make(chan net.Conn, 1)
+	unused <- conn
+	opts.Dialer = func(context.Context, string, string) (net.Conn, error) {
+		select {
+		case conn := <-unused:
+			return conn, nil
+		default:
+			return nil, errLost
+		}
+	}
+	opts.PoolSize, opts.MinIdleConns = 1, 0
+	opts.MaxRetries, opts.DialerRetries = -1, 1
+	opts.ContextTimeoutEnabled = true
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewClient(opts), nil
+}
+
+// asOf returns the zero time where the age is not known.
 func (r *redisSet) asOf(ctx context.Context, c *redis.Client) (time.Time, error) {
 	now := time.Now()
 	stamp, err := c.Get(ctx, r.cfg.Key+":as_of").Int64()
@@ -78,30 +113,37 @@ func (r *redisSet) asOf(ctx context.Context, c *redis.Client) (time.Time, error)
 	}
 	info, err := c.Info(ctx, "replication").Result()
 	if err != nil {
-		// A user without the right to ask: the set is as of now, as far as is known.
-		return now, nil //nolint:nilerr // see above
+		// Without it a replica's old set would look new for ever.
+		return time.Time{}, fmt.Errorf("the age of the set is in %s:as_of, which is not there, or in INFO, which this user may not ask: %w", r.cfg.Key, err)
 	}
-	return now.Add(-replicaLag(info)), nil
+	lag, known := replicaLag(info)
+	if !known {
+		return time.Time{}, nil
+	}
+	return now.Add(-lag), nil
 }
 
-// replicaLag reads how long a replica has been without its master from the
-// output of INFO replication.
-func replicaLag(info string) time.Duration {
-	down := false
-	var lag time.Duration
+// replicaLag reads how long a replica has not heard from its master from the
+// output of INFO replication. A replica that has not reached it since its own
+// start does not know.
+func replicaLag(info string) (lag time.Duration, known bool) {
+	values := make(map[string]string)
 	for line := range strings.Lines(info) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		switch key {
-		case "master_link_status":
-			down = value != "up"
-		case "master_link_down_since_seconds":
-			if n, err := strconv.ParseInt(value, 10, 32); err == nil && n > 0 {
-				lag = time.Duration(n) * time.Second
-			}
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			values[key] = value
 		}
 	}
-	if !down {
-		return 0
+	since := "master_link_down_since_seconds"
+	switch values["master_link_status"] {
+	case "": // a master
+		return 0, true
+	case "up":
+		// A master that hangs is silent for long before the link is given up.
+		since = "master_last_io_seconds_ago"
 	}
-	return lag
+	n, err := strconv.ParseInt(values[since], 10, 32)
+	if err != nil || n < 0 {
+		return 0, false
+	}
+	return time.Duration(n) * time.Second, true
 }

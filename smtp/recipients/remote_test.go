@@ -173,6 +173,9 @@ func TestRedis(t *testing.T) {
 	t.Parallel()
 	m := miniredis.RunT(t)
 	m.RequireAuth("sesame")
+	if err := m.Set("recipients:as_of", "99999999999"); err != nil { // the future is now
+		t.Fatal(err)
+	}
 	secretFile := filepath.Join(t.TempDir(), "secret")
 	write(t, secretFile, "sesame\n")
 	var want []string
@@ -212,14 +215,21 @@ func TestRedis(t *testing.T) {
 
 func TestReplicaLag(t *testing.T) {
 	t.Parallel()
+	const unknown = -time.Second
 	for info, want := range map[string]time.Duration{
-		"role:master\r\nconnected_slaves:1\r\n":                                                                        0,
-		"role:slave\r\nmaster_link_status:up\r\nmaster_link_down_since_seconds:9\r\n":                                  0,
-		"# Replication\r\nrole:slave\r\nmaster_link_status:down\r\nmaster_link_down_since_seconds:3600\r\n":            time.Hour,
-		"master_link_down_since_seconds:60\r\nmaster_link_status:down\r\n":                                             time.Minute,
-		"role:slave\r\nmaster_link_status:down\r\nmaster_link_down_since_seconds:-1\r\nmaster_link_down_since_seconds": 0,
+		"role:master\r\nconnected_slaves:1\r\n":                                                             0,
+		"role:slave\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:9\r\n":                           9 * time.Second,
+		"# Replication\r\nrole:slave\r\nmaster_link_status:down\r\nmaster_link_down_since_seconds:3600\r\n": time.Hour,
+		"master_link_down_since_seconds:60\r\nmaster_link_status:down\r\n":                                  time.Minute,
+		// Started while the master was dead.
+		"role:slave\r\nmaster_link_status:down\r\nmaster_last_io_seconds_ago:-1\r\nmaster_link_down_since_seconds:-1\r\n": unknown,
+		"role:slave\r\nmaster_link_status:down\r\n": unknown,
 	} {
-		if got := replicaLag(info); got != want {
+		got, known := replicaLag(info)
+		if !known {
+			got = unknown
+		}
+		if got != want {
 			t.Errorf("%q: %v, want %v", info, got, want)
 		}
 	}

@@ -14,8 +14,9 @@ import (
 // fetcher asks a source for all its addresses. It is called by one goroutine at
 // a time.
 type fetcher interface {
-	// fetch adds all addresses to l and returns as of when they are. errUnchanged
-	// says that nothing has changed since the last successful call.
+	// fetch adds all addresses to l and returns as of when they are; the zero time
+	// where that is not known. errUnchanged says that nothing has changed since the
+	// last successful call.
 	fetch(ctx context.Context, l *listing) (asOf time.Time, err error)
 }
 
@@ -34,7 +35,7 @@ var errUnchanged = errors.New("unchanged")
 type state struct {
 	keys   *set
 	tables []*table
-	asOf   time.Time
+	asOf   time.Time // zero where it is not known
 	// whole is false where entries were malformed: what is missing may exist.
 	whole bool
 	// saved identifies the snapshot file that holds it; 0 is none.
@@ -147,11 +148,23 @@ func (k knowledge) find(q query, address string) (m match, rule string, ok bool)
 
 // fresh says that the source's "no" can be relied on.
 func (k knowledge) fresh(now time.Time, maxAge time.Duration) bool {
-	return k.loaded() && (maxAge == 0 || now.Sub(k.current.asOf) <= maxAge)
+	return k.loaded() && (maxAge == 0 || !k.current.asOf.IsZero() && now.Sub(k.current.asOf) <= maxAge)
+}
+
+// age returns the age of what the source said, in seconds; -1 where that is not
+// known.
+func (k knowledge) age(now time.Time) float64 {
+	if k.current == nil || k.current.asOf.IsZero() {
+		return -1
+	}
+	return now.Sub(k.current.asOf).Seconds()
 }
 
 // loaded says that the source's "no" means something, old as it may be.
 func (k knowledge) loaded() bool { return k.current != nil && k.current.whole }
+
+// errUnknownAge: a replica that was started while its master was dead, for example.
+var errUnknownAge = errors.New("the age of its list is not known")
 
 // refresh asks the source once and decides what to believe.
 func (s *source) refresh(ctx context.Context) error {
@@ -173,9 +186,18 @@ func (s *source) refresh(ctx context.Context) error {
 		return fmt.Errorf("source %s: %w", s.cfg.Name, err)
 	}
 	faulty := l.faulty()
+	old := s.knowledge().current
+	if asOf.IsZero() {
+		if old != nil && !old.asOf.IsZero() {
+			// It may be older than what is known.
+			s.settle(errUnknownAge, began)
+			return fmt.Errorf("source %s: %w", s.cfg.Name, errUnknownAge)
+		}
+		faulty = errors.Join(faulty, errUnknownAge)
+	}
 	s.content = faulty
-	next := &state{keys: l.keys.done(), tables: l.tables, asOf: asOf, whole: faulty == nil}
-	if old := s.knowledge().current; faulty != nil && old != nil && old.whole {
+	next := &state{keys: l.keys.done(), tables: l.tables, asOf: asOf, whole: l.faulty() == nil}
+	if !next.whole && old != nil && old.whole {
 		// A whole old list is better than a new one with holes.
 		s.settle(faulty, began)
 		return fmt.Errorf("source %s: %w", s.cfg.Name, faulty)
@@ -272,7 +294,11 @@ func (s *source) checkAge(now time.Time) {
 	stale := k.current != nil && !k.fresh(now, s.cfg.MaxAge)
 	key := "recipients:" + s.cfg.Name + ":stale"
 	if stale {
-		s.alarms.Raise(key, fmt.Sprintf("recipient source %s is stale: its list is of %s", s.cfg.Name, k.current.asOf.UTC().Format(time.RFC3339)))
+		of := "unknown age"
+		if !k.current.asOf.IsZero() {
+			of = k.current.asOf.UTC().Format(time.RFC3339)
+		}
+		s.alarms.Raise(key, fmt.Sprintf("recipient source %s is stale: its list is of %s", s.cfg.Name, of))
 	} else if s.stale {
 		s.alarms.Clear(key)
 	}

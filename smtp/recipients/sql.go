@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -45,6 +44,8 @@ func mysqlConnector(dsn string) (driver.Connector, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What has failed is in the error; the driver's own logger writes to stderr.
+	cfg.Logger = &mysql.NopLogger{}
 	return mysql.NewConnector(cfg)
 }
 
@@ -95,16 +96,4 @@ func (q *sqlQuery) fetch(ctx context.Context, l *listing) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("read rows: %w", err)
 	}
 	return asOf, nil
-}
-
-// secret returns the text of a file without the newline at its end.
-func secret(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("read secret: %w", err)
-	}
-	return strings.TrimRight(string(b), "\r\n"), nil
 }
