@@ -51,8 +51,6 @@ type arcSet struct {
 // ARC validates the chain of message (RFC 8617, section 5.2). The error is a
 // failure to read message.
 func (v *Verifier) ARC(ctx context.Context, message io.Reader) (ARCResult, error) {
-	ctx, cancel := v.bounded(ctx)
-	defer cancel()
 	h, body, err := splitHeader(message)
 	if errors.Is(err, errHeaderTooLarge) {
 		return ARCResult{Result: Fail, Reason: err.Error()}, nil
@@ -72,6 +70,9 @@ func (v *Verifier) ARC(ctx context.Context, message io.Reader) (ARCResult, error
 	if err := hashes.read(body); err != nil {
 		return ARCResult{}, err
 	}
+	// From here on it is DNS that takes the time.
+	ctx, cancel := v.bounded(ctx)
+	defer cancel()
 	return v.validate(ctx, r, byName(h.fields), sets, hashes), nil
 }
 
@@ -79,7 +80,7 @@ func (v *Verifier) ARC(ctx context.Context, message io.Reader) (ARCResult, error
 func (v *Verifier) validate(ctx context.Context, r ARCResult, fields map[string][]*field, sets []arcSet, hashes bodyHashes) ARCResult {
 	fail := func(what string, i int, err error) ARCResult {
 		r.Result, r.Reason = Fail, fmt.Sprintf("%s %d: %v", what, i, err)
-		if errors.Is(err, errTemporary) || ctx.Err() != nil {
+		if errors.Is(err, errTemporary) {
 			r.Result = TempError
 		}
 		return r

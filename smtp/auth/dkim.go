@@ -83,7 +83,7 @@ func (v *Verifier) DKIM(ctx context.Context, message io.Reader) ([]DKIMResult, e
 				out[i].Reason = err.Error()
 			}
 		default:
-			out[i].Result, out[i].Reason = dkimResult(ctx, found[i].Err)
+			out[i].Result, out[i].Reason = dkimResult(found[i].Err)
 			if found[i].Domain != "" {
 				out[i].Domain = canonical(found[i].Domain)
 			}
@@ -110,11 +110,11 @@ func describeSignature(f field) DKIMResult {
 	}
 }
 
-func dkimResult(ctx context.Context, err error) (Result, string) {
+func dkimResult(err error) (Result, string) {
 	switch {
 	case err == nil:
 		return Pass, ""
-	case dkim.IsTempFail(err) || ctx.Err() != nil:
+	case dkim.IsTempFail(err):
 		return TempError, err.Error()
 	case dkim.IsPermFail(err):
 		return PermError, err.Error()
@@ -129,6 +129,10 @@ func dkimResult(ctx context.Context, err error) (Result, string) {
 func (v *Verifier) lookupKey(ctx context.Context, name string) ([]string, error) {
 	txts, err := v.Resolver.LookupTXT(ctx, name)
 	if err != nil {
+		if ctx.Err() != nil {
+			// Some failures of a look-up that was cut short look like "no such name".
+			return nil, &net.DNSError{Err: err.Error(), Name: name, IsTemporary: true, IsTimeout: true}
+		}
 		if dns, ok := errors.AsType[*net.DNSError](err); ok {
 			return nil, dns // the library looks at the type
 		}
@@ -141,6 +145,24 @@ func (v *Verifier) lookupKey(ctx context.Context, name string) ([]string, error)
 		}
 	}
 	return kept, nil
+}
+
+// KeyNames are the names of the key records that the values of signature fields
+// (DKIM-Signature, ARC-Message-Signature, ARC-Seal) refer to, each once, in order:
+// for who wants to look them up beforehand.
+func KeyNames(values []string) []string {
+	var out []string
+	for _, v := range values {
+		if len(v) > maxSignatureBytes {
+			continue
+		}
+		t, _ := tags(v)
+		name := canonical(noSpace(t["s"])) + "._domainkey." + canonical(noSpace(t["d"]))
+		if isHostName(name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // remembering turns an error of r into an end, and keeps it: the library leaves
