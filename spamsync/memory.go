@@ -8,8 +8,8 @@ import (
 )
 
 // Memory is a State in memory: the fake of tests, and the state of a filter
-// without Redis. Its zero value is ready. Nothing bounds it but the lifetimes of
-// what is put in.
+// without Redis. Its zero value is ready. Nothing bounds it but what was learned and
+// the lifetimes of the rest.
 type Memory struct {
 	mu       sync.Mutex
 	now      func() time.Time
@@ -20,7 +20,11 @@ type Memory struct {
 	total    Pair
 	grey     map[string]memoryGrey
 	counters map[string]*memoryCounter
+	sweepAt  int // records at which the expired ones are dropped
 }
+
+// sweepFrom is how many records there are at least before expired ones are looked for.
+const sweepFrom = 4096
 
 type memoryGrey struct {
 	first, expires time.Time
@@ -127,6 +131,7 @@ func (m *Memory) Touch(ctx context.Context, key string, at time.Time, ttl time.D
 		m.grey = make(map[string]memoryGrey)
 	}
 	m.grey[key] = g
+	m.sweep(now)
 	return g.first, nil
 }
 
@@ -168,7 +173,18 @@ func (m *Memory) Add(ctx context.Context, changes []Counter) error {
 		g.fields[c.Field] += c.Delta
 		g.expires = now.Add(c.TTL)
 	}
+	m.sweep(now)
 	return nil
+}
+
+// sweep drops what has expired, each time the records have doubled.
+func (m *Memory) sweep(now time.Time) {
+	if len(m.grey)+len(m.counters) < max(m.sweepAt, sweepFrom) {
+		return
+	}
+	maps.DeleteFunc(m.grey, func(_ string, g memoryGrey) bool { return !now.Before(g.expires) })
+	maps.DeleteFunc(m.counters, func(_ string, c *memoryCounter) bool { return !now.Before(c.expires) })
+	m.sweepAt = 2 * (len(m.grey) + len(m.counters))
 }
 
 func firstOf(errs ...error) error {
@@ -199,3 +215,11 @@ func (p Pair) plus(q Pair) Pair { return Pair{p.Spam + q.Spam, p.Ham + q.Ham} }
 
 // floor cuts negative counts, which a merge of two sites can leave behind.
 func (p Pair) floor() Pair { return Pair{max(p.Spam, 0), max(p.Ham, 0)} }
+
+// Records is how many greylist records and counter groups are held, expired ones
+// that were not dropped yet included.
+func (m *Memory) Records() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.grey) + len(m.counters)
+}

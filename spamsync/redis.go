@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -40,10 +41,43 @@ const learnAttempts = 3
 
 // Redis is a State in Redis. Reads go to one server, as a rule this site's
 // replica; writes to another, as a rule the endpoint that leads to the home.
+//
+// After a question without an answer the server is left alone for restTime:
+// whoever asks meanwhile gets ErrAway at once, so that mail does not wait for a dead
+// Redis over and over.
 type Redis struct {
-	read, write redis.UniversalClient
+	read, write server
 	timeout     time.Duration
 	tokenTTL    time.Duration
+}
+
+// restTime is how long a server that did not answer is left alone.
+const restTime = time.Second
+
+// server is one of the two sides.
+type server struct {
+	redis.UniversalClient
+	rest *atomic.Int64 // until when it is left alone, Unix nanoseconds
+}
+
+func newServer(c redis.UniversalClient) server { return server{c, new(atomic.Int64)} }
+
+// resting returns ErrAway while the server is left alone.
+func (s server) resting() error {
+	if time.Now().UnixNano() < s.rest.Load() {
+		return fmt.Errorf("%w: it did not answer a moment ago", ErrAway)
+	}
+	return nil
+}
+
+// failed says what kind of failure err is, and lets the server rest where it is
+// away, but not where the caller gave up.
+func (s server) failed(caller context.Context, doing string, err error) error {
+	err = stateError(doing, err)
+	if errors.Is(err, ErrAway) && caller.Err() == nil {
+		s.rest.Store(time.Now().Add(restTime).UnixNano())
+	}
+	return err
 }
 
 var _ State = (*Redis)(nil)
@@ -53,11 +87,19 @@ var _ State = (*Redis)(nil)
 // and a digest after its message was. The clients stay the caller's; they should
 // have ContextTimeoutEnabled, which OpenRedis sets.
 func NewRedis(read, write redis.UniversalClient, timeout, tokenTTL time.Duration) *Redis {
-	return &Redis{read: read, write: write, timeout: timeout, tokenTTL: tokenTTL}
+	r := &Redis{read: newServer(read), timeout: timeout, tokenTTL: tokenTTL}
+	if r.write = r.read; write != read {
+		r.write = newServer(write)
+	}
+	return r
 }
 
 // Tokens implements State.
 func (r *Redis) Tokens(ctx context.Context, hashes []uint64) ([]Pair, Pair, error) {
+	if err := r.read.resting(); err != nil {
+		return nil, Pair{}, err
+	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	pipe := r.read.Pipeline()
@@ -67,7 +109,7 @@ func (r *Redis) Tokens(ctx context.Context, hashes []uint64) ([]Pair, Pair, erro
 		cmds[i] = pipe.HMGet(ctx, tokenKey(h), fieldSpam, fieldHam)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, Pair{}, stateError("read tokens", err)
+		return nil, Pair{}, r.read.failed(caller, "read tokens", err)
 	}
 	counts := make([]Pair, len(hashes))
 	for i, c := range cmds {
@@ -78,6 +120,10 @@ func (r *Redis) Tokens(ctx context.Context, hashes []uint64) ([]Pair, Pair, erro
 
 // Learn implements State.
 func (r *Redis) Learn(ctx context.Context, digest string, class Class, hashes []uint64) (bool, error) {
+	if err := r.write.resting(); err != nil {
+		return false, err
+	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	key := prefixDigest + digest
@@ -117,7 +163,7 @@ func (r *Redis) Learn(ctx context.Context, digest string, class Class, hashes []
 		}
 	}
 	if err != nil {
-		return false, stateError("learn", err)
+		return false, r.write.failed(caller, "learn", err)
 	}
 	return changed, nil
 }
@@ -133,6 +179,10 @@ func incr(ctx context.Context, p redis.Pipeliner, key string, delta Pair) {
 
 // First implements State.
 func (r *Redis) First(ctx context.Context, key string) (time.Time, error) {
+	if err := r.read.resting(); err != nil {
+		return time.Time{}, err
+	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	ms, err := r.read.Get(ctx, prefixGrey+key).Int64()
@@ -142,11 +192,15 @@ func (r *Redis) First(ctx context.Context, key string) (time.Time, error) {
 	case errors.Is(err, redis.Nil), errors.Is(err, strconv.ErrSyntax), errors.Is(err, strconv.ErrRange):
 		return time.Time{}, nil
 	}
-	return time.Time{}, stateError("read greylist", err)
+	return time.Time{}, r.read.failed(caller, "read greylist", err)
 }
 
 // Touch implements State.
 func (r *Redis) Touch(ctx context.Context, key string, at time.Time, ttl time.Duration) (time.Time, error) {
+	if err := r.write.resting(); err != nil {
+		return time.Time{}, err
+	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	at = at.Truncate(time.Millisecond).UTC()
@@ -155,7 +209,7 @@ func (r *Redis) Touch(ctx context.Context, key string, at time.Time, ttl time.Du
 	set := pipe.SetArgs(ctx, key, at.UnixMilli(), redis.SetArgs{Mode: "NX", TTL: ttl})
 	get := pipe.Get(ctx, key)
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return time.Time{}, stateError("write greylist", err)
+		return time.Time{}, r.write.failed(caller, "write greylist", err)
 	}
 	if set.Err() == nil {
 		return at, nil
@@ -166,7 +220,7 @@ func (r *Redis) Touch(ctx context.Context, key string, at time.Time, ttl time.Du
 	}
 	// An earlier sight that was kept elsewhere meanwhile, or a value nobody can read.
 	if err := r.write.SetArgs(ctx, key, at.UnixMilli(), redis.SetArgs{KeepTTL: true}).Err(); err != nil {
-		return time.Time{}, stateError("write greylist", err)
+		return time.Time{}, r.write.failed(caller, "write greylist", err)
 	}
 	return at, nil
 }
@@ -176,6 +230,10 @@ func (r *Redis) Counters(ctx context.Context, keys []string) ([]map[string]int64
 	if len(keys) == 0 {
 		return nil, nil
 	}
+	if err := r.read.resting(); err != nil {
+		return nil, err
+	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	pipe := r.read.Pipeline()
@@ -184,7 +242,7 @@ func (r *Redis) Counters(ctx context.Context, keys []string) ([]map[string]int64
 		cmds[i] = pipe.HGetAll(ctx, prefixCounter+k)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, stateError("read counters", err)
+		return nil, r.read.failed(caller, "read counters", err)
 	}
 	out := make([]map[string]int64, len(keys))
 	for i, c := range cmds {
@@ -203,6 +261,10 @@ func (r *Redis) Add(ctx context.Context, changes []Counter) error {
 	if len(changes) == 0 {
 		return nil
 	}
+	if err := r.write.resting(); err != nil {
+		return err
+	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	pipe := r.write.TxPipeline()
@@ -212,7 +274,7 @@ func (r *Redis) Add(ctx context.Context, changes []Counter) error {
 		pipe.PExpire(ctx, key, c.TTL)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return stateError("add to counters", err)
+		return r.write.failed(caller, "add to counters", err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,16 @@ func TestAway(t *testing.T) {
 		if d := time.Since(start); d > 3*time.Second {
 			t.Errorf("two writes took %v", d)
 		}
+		// A server that did not answer is left alone for a while.
+		start = time.Now()
+		for range 100 {
+			if err := s.Add(t.Context(), []spamsync.Counter{{Key: "k", Field: "f", Delta: 1, TTL: time.Hour}}); !errors.Is(err, spamsync.ErrAway) {
+				t.Errorf("add: %v", err)
+			}
+		}
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("a hundred writes took %v", d)
+		}
 		if _, err := s.First(t.Context(), "k"); err != nil {
 			t.Errorf("reads go to the replica: %v", err)
 		}
@@ -176,5 +187,50 @@ func TestRedisConfigFaults(t *testing.T) {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("%v: lacks %s", err, key)
 		}
+	}
+}
+
+// TestComesBack: after its rest a server is asked again.
+func TestComesBack(t *testing.T) {
+	t.Parallel()
+	m := miniredis.RunT(t)
+	s := openState(t, spamsync.RedisConfig{Address: m.Addr(), Timeout: 2 * time.Second})
+	m.Close()
+	if _, err := s.First(t.Context(), "k"); !errors.Is(err, spamsync.ErrAway) {
+		t.Fatalf("closed: %v", err)
+	}
+	if err := m.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := s.First(t.Context(), "k"); err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("never asked again")
+		}
+	}
+}
+
+func TestMemoryForgetsExpired(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	m := spamsync.NewMemory(func() time.Time { return now })
+	for i := range 200_000 {
+		now = now.Add(time.Second)
+		if err := m.Add(t.Context(), []spamsync.Counter{{Key: strconv.Itoa(i), Field: "n", Delta: 1, TTL: time.Minute}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Touch(t.Context(), strconv.Itoa(i), now, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := m.Records(); n > 5000 {
+		t.Errorf("%d records of 200,000 are kept", n)
 	}
 }

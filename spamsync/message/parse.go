@@ -256,7 +256,7 @@ func (p *parser) endHeader() {
 			return
 		}
 		p.begin(part.Depth + 1)
-	case strings.HasPrefix(part.Type, "text/") && !part.Attachment || part.Type == "message/delivery-status":
+	case strings.HasPrefix(part.Type, "text/") && !part.Attachment || part.Type == "text/html" || part.Type == "message/delivery-status":
 		p.text = &textBuffer{part: p.cur}
 	}
 }
