@@ -202,6 +202,7 @@ func TestSymbols(t *testing.T) {
 		{"macro", nil, attachment("a.DOCM", "x"), []string{"ATTACH_MACRO"}},
 		{"archive", nil, attachment("a.zip", "PK\x03\x04"), []string{"ATTACH_ARCHIVE"}},
 		{"program in archive", nil, attachment("a.exe.zip", "PK\x03\x04"), []string{"ATTACH_ARCHIVE", "ATTACH_DOUBLE_EXTENSION"}},
+		{"html in a file", nil, attachment("login.HTML", "x"), []string{"ATTACH_HTML"}},
 		{"document", nil, attachment("a.v1.2.pdf", "%PDF"), nil},
 		{"broken mime", nil, letter("MIME-Version: 1.0", "Content-Type: multipart/mixed"), []string{"MIME_NO_BOUNDARY"}},
 	} {

@@ -207,6 +207,8 @@ func inspectAttachment(f *findings, p message.Part) {
 		}
 	case program:
 		f.add("ATTACH_DISGUISED", "a program named "+name)
+	case ext == ".htm" || ext == ".html" || ext == ".shtml" || ext == ".svg":
+		f.add("ATTACH_HTML", name)
 	case slices.Contains(macroExtensions(), ext):
 		f.add("ATTACH_MACRO", name)
 	case slices.Contains(archiveExtensions(), ext):

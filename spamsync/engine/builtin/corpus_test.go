@@ -119,7 +119,7 @@ func TestShapesDoNotCrash(t *testing.T) {
 	t.Parallel()
 	f := newFilter(t, func(_ *Config, d *Deps) { d.Resolver = &zoneResolver{} })
 	for _, s := range corpus.Shapes(5, 140) {
-		for cut := len(s.Message); cut > 0; cut -= 1 + len(s.Message)/7 {
+		for cut := len(s.Message); cut > 0; cut -= 1 + len(s.Message)/4 {
 			v, err := f.Check(t.Context(), sampleEnvelope(s), bytes.NewReader(s.Message[:cut]))
 			if err != nil || v.Engine != Engine {
 				t.Fatalf("%s cut at %d: %+v, %v", s.Name, cut, v, err)

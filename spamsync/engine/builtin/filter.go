@@ -50,7 +50,7 @@ type Filter struct {
 	deps       Deps
 	scores     map[string]float64
 	trusted    []netip.Prefix
-	verifier   *auth.Verifier
+	resolver   auth.Resolver // nil: no DNS
 	lists      *lists
 	bayes      *spamsync.Classifier
 	reputation *spamsync.Reputation
@@ -90,7 +90,7 @@ func New(c Config, d Deps) (*Filter, error) {
 	}
 	if d.Resolver != nil {
 		cache := auth.NewCache(d.Resolver, c.DNSCache)
-		f.verifier = &auth.Verifier{Resolver: cache, Timeout: c.DNSTimeout}
+		f.resolver = cache
 		f.lists = &lists{resolver: cache, alarms: d.Alarms, logger: d.Logger, metrics: f.metrics, broken: make(map[string]bool)}
 		if f.lists.dnsbl, err = zones(c.DNSBL); err != nil {
 			return nil, err
@@ -203,19 +203,21 @@ func (r endingReader) Read(p []byte) (int, error) {
 }
 
 // askDNS finds out who sent the message and who lists it. Everything that needs
-// DNS runs at the same time; body belongs to this goroutine.
+// DNS runs at the same time, and before what reads the message, so that a big one
+// does not use up the time; body belongs to this goroutine.
 func (f *Filter) askDNS(ctx context.Context, j *judgement, body io.ReadSeeker) error {
-	if f.verifier == nil {
+	if f.resolver == nil {
 		return nil
 	}
 	dns, cancel := context.WithTimeout(ctx, f.config.DNSTimeout)
-	defer cancel()
-	c := j.env.Client
-	sender := auth.Sender{Addr: c.Addr.Addr(), HELO: c.HELO, MailFrom: j.env.Sender}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer cancel() // before the wait
+	verifier := &auth.Verifier{Resolver: f.prefetch(dns, j, &wg), Timeout: f.config.DNSTimeout}
+	c := j.env.Client
+	sender := auth.Sender{Addr: c.Addr.Addr(), HELO: c.HELO, MailFrom: j.env.Sender}
 	if j.outside {
-		wg.Go(func() { j.auth.Helo, j.auth.MailFrom = f.verifier.SPF(dns, sender) })
+		wg.Go(func() { j.auth.Helo, j.auth.MailFrom = verifier.SPF(dns, sender) })
 	}
 	addr := c.Addr.Addr().Unmap()
 	public := addr.IsValid() && addr.IsGlobalUnicast() && !addr.IsPrivate()
@@ -225,18 +227,18 @@ func (f *Filter) askDNS(ctx context.Context, j *judgement, body io.ReadSeeker) e
 	}
 	var err error
 	if j.m.Get("DKIM-Signature") != "" {
-		err = again(ctx, body, func(r io.Reader) (err error) { j.auth.DKIM, err = f.verifier.DKIM(dns, r); return err })
+		err = again(ctx, body, func(r io.Reader) (err error) { j.auth.DKIM, err = verifier.DKIM(ctx, r); return err })
 	}
 	j.auth.ARC = auth.ARCResult{Result: auth.None}
 	if err == nil && (j.m.Get("ARC-Seal") != "" || j.m.Get("ARC-Message-Signature") != "") {
-		err = again(ctx, body, func(r io.Reader) (err error) { j.auth.ARC, err = f.verifier.ARC(dns, r); return err })
+		err = again(ctx, body, func(r io.Reader) (err error) { j.auth.ARC, err = verifier.ARC(ctx, r); return err })
 	}
 	wg.Wait()
 	if err != nil {
 		return err
 	}
 	if j.outside {
-		j.auth.DMARC = f.verifier.DMARC(dns, j.m.Values("From"), j.auth.MailFrom, j.auth.DKIM)
+		j.auth.DMARC = verifier.DMARC(ctx, j.m.Values("From"), j.auth.MailFrom, j.auth.DKIM)
 		j.auth.IPRev, j.auth.Addr = auth.Fail, addr.String()
 		if c.ReverseName != "" {
 			j.auth.IPRev = auth.Pass

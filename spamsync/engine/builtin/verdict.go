@@ -149,7 +149,7 @@ func (f *Filter) askGreylist(ctx context.Context, j *judgement, remember bool) s
 
 // header is what is put in front of the message.
 func (f *Filter) header(j *judgement) string {
-	if f.verifier == nil || f.deps.Hostname == "" {
+	if f.resolver == nil || f.deps.Hostname == "" {
 		return ""
 	}
 	out := smtp.FormatHeader("Authentication-Results", j.auth.Header(f.deps.Hostname))
