@@ -21,7 +21,7 @@ type KeyValue struct {
 }
 
 // Redis starts an empty Redis that keeps nothing on disk by itself; settings are
-// words of its command line ("--replicaof", "127.0.0.1 6379").
+// words of its command line ("--replicaof", "127.0.0.1", "6379").
 func Redis(tb testing.TB, settings ...string) *KeyValue {
 	tb.Helper()
 	require.Command(tb, "redis-server")

@@ -26,7 +26,8 @@ type Server struct {
 	attr  *syscall.SysProcAttr
 	ready func() error
 
-	cmd *exec.Cmd // nil while it is down
+	cmd   *exec.Cmd     // nil while it is down
+	ended chan struct{} // closed when cmd is gone and has been waited for
 }
 
 func newServer(tb testing.TB, dir, name string, args ...string) *Server {
@@ -57,8 +58,19 @@ func (s *Server) Start() {
 	if err := cmd.Start(); err != nil {
 		s.tb.Fatalf("start %s: %v", s.name, err)
 	}
-	s.cmd = cmd
-	lab.Wait(s.tb, startLimit, "start of "+filepath.Base(s.name), s.ready)
+	s.cmd, s.ended = cmd, make(chan struct{})
+	go func(ended chan struct{}) {
+		_ = cmd.Wait() // ends by a signal
+		close(ended)
+	}(s.ended)
+	lab.Wait(s.tb, startLimit, "start of "+filepath.Base(s.name), func() error {
+		select {
+		case <-s.ended:
+			s.tb.Fatalf("%s has ended at once", s.name)
+		default:
+		}
+		return s.ready()
+	})
 }
 
 // Kill ends the server at once, as a power cut would; one that is down stays so.
@@ -67,7 +79,7 @@ func (s *Server) Kill() {
 		return
 	}
 	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
-	_ = s.cmd.Wait() // ends by the signal
+	<-s.ended
 	s.cmd = nil
 }
 
