@@ -3,6 +3,7 @@ package servers
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,11 @@ type Directory struct {
 	*Server
 	// Addr is host:port for ldap:// and STARTTLS.
 	Addr string
+	// TLSAddr is host:port for ldaps://, where there is a certificate.
+	TLSAddr string
+	// Socket is the path for ldapi://.
+	Socket string
+	DirectoryConfig
 }
 
 // DirectoryConfig says what a slapd holds.
@@ -25,8 +31,9 @@ type DirectoryConfig struct {
 	Entries string
 	// Limits are lines of slapd.conf for the database, such as "sizelimit 100".
 	Limits string
-	// Certificate and Key are PEM files; empty offers no STARTTLS.
-	Certificate, Key string
+	// Certificate and Key are PEM files; empty offers no STARTTLS. Root is the
+	// authority's, for whoever asks.
+	Certificate, Key, Root string
 }
 
 // DirectoryAdmin may read and write everything; DirectoryPassword is its password.
@@ -35,8 +42,8 @@ const (
 	DirectoryPassword = "sesame"
 )
 
-// Slapd starts an OpenLDAP server.
-func Slapd(tb testing.TB, cfg DirectoryConfig) *Directory {
+// Slapd starts an OpenLDAP server; configure is told the address it will have.
+func Slapd(tb testing.TB, configure func(ip net.IP) DirectoryConfig) *Directory {
 	tb.Helper()
 	require.Command(tb, "slapd", "slapadd")
 	if _, err := os.Stat("/etc/ldap/schema/core.schema"); err != nil {
@@ -44,6 +51,12 @@ func Slapd(tb testing.TB, cfg DirectoryConfig) *Directory {
 	}
 	dir := lab.Dir(tb)
 	d := &Directory{Addr: lab.FreeAddr(tb)}
+	host, _, err := net.SplitHostPort(d.Addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cfg := configure(net.ParseIP(host))
+	d.DirectoryConfig = cfg
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -78,7 +91,17 @@ access to * by users read by anonymous auth by * none
 	confFile := write("slapd.conf", conf.String())
 	ldif := write("entries.ldif", "dn: dc=example,dc=com\nobjectClass: organization\nobjectClass: dcObject\no: Example\ndc: example\n\n"+cfg.Entries)
 	run(tb, dir, nil, find(tb, "slapadd"), "-q", "-f", confFile, "-l", ldif)
-	d.Server = newServer(tb, dir, find(tb, "slapd"), "-f", confFile, "-h", "ldap://"+d.Addr+"/", "-d", "0")
+	d.Socket = filepath.Join(dir, "socket")
+	listen := "ldap://" + d.Addr + "/ ldapi://" + url.PathEscape(d.Socket) + "/"
+	if cfg.Certificate != "" {
+		_, port, err := net.SplitHostPort(lab.FreeAddr(tb))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		d.TLSAddr = net.JoinHostPort(host, port)
+		listen += " ldaps://" + d.TLSAddr + "/"
+	}
+	d.Server = newServer(tb, dir, find(tb, "slapd"), "-f", confFile, "-h", listen, "-d", "0")
 	d.ready = func() error {
 		c, err := (&net.Dialer{}).DialContext(tb.Context(), "tcp", d.Addr)
 		if err != nil {

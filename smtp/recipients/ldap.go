@@ -1,6 +1,7 @@
 package recipients
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,12 +31,21 @@ func (s *directorySearch) fetch(ctx context.Context, l *listing) (time.Time, err
 	}
 	conn, err := s.dial(ctx)
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, ended(ctx, err)
 	}
 	defer conn.Close() //nolint:errcheck // read only
 	// The library has no contexts: the end of ours ends the connection.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	if s.cfg.StartTLS {
+		tc, err := s.tls()
+		if err != nil {
+			return time.Time{}, err
+		}
+		if err := conn.StartTLS(tc); err != nil {
+			return time.Time{}, ended(ctx, fmt.Errorf("starttls: %w", err))
+		}
+	}
 	if s.cfg.BindDN != "" {
 		if err := conn.Bind(s.cfg.BindDN, password); err != nil {
 			return time.Time{}, ended(ctx, fmt.Errorf("bind: %w", err))
@@ -56,32 +66,59 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
+// dial connects; ldaps:// with TLS from the start.
 func (s *directorySearch) dial(ctx context.Context) (*ldap.Conn, error) {
 	u, err := url.Parse(s.cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("parse url: %w", err)
 	}
-	timeout := s.cfg.Timeout
-	if d, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(d))
+	network, address := "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), ldap.DefaultLdapPort))
+	switch u.Scheme {
+	case "ldap":
+	case "ldaps":
+		address = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), ldap.DefaultLdapsPort))
+	case "ldapi":
+		network, address = "unix", u.Path
+		if address == "" || address == "/" {
+			address = "/var/run/slapd/ldapi"
+		}
+	default:
+		return nil, fmt.Errorf("url: scheme %q is not ldap, ldaps or ldapi", u.Scheme)
+	}
+	nc, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	if u.Scheme == "ldaps" {
+		tc, err := s.tls()
+		if err != nil {
+			_ = nc.Close()
+			return nil, err
+		}
+		secured := tls.Client(nc, tc)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			_ = nc.Close()
+			return nil, fmt.Errorf("dial: %w", err)
+		}
+		nc = secured
+	}
+	conn := ldap.NewConn(nc, u.Scheme == "ldaps")
+	conn.SetTimeout(s.cfg.Timeout)
+	conn.Start()
+	return conn, nil
+}
+
+// tls returns how the server's certificate is checked.
+func (s *directorySearch) tls() (*tls.Config, error) {
+	u, err := url.Parse(s.cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("parse url: %w", err)
 	}
 	roots, err := authorities(s.cfg.Authorities)
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig := &tls.Config{ServerName: u.Hostname(), RootCAs: roots, MinVersion: tls.VersionTLS12}
-	conn, err := ldap.DialURL(s.cfg.URL, ldap.DialWithDialer(&net.Dialer{Timeout: timeout}), ldap.DialWithTLSConfig(tlsConfig))
-	if err != nil {
-		return nil, fmt.Errorf("dial: %w", err)
-	}
-	conn.SetTimeout(timeout)
-	if s.cfg.StartTLS {
-		if err := conn.StartTLS(tlsConfig); err != nil {
-			_ = conn.Close()
-			return nil, fmt.Errorf("starttls: %w", err)
-		}
-	}
-	return conn, nil
+	return &tls.Config{ServerName: u.Hostname(), RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
 }
 
 // search reads page by page (RFC 2696).
