@@ -2,15 +2,12 @@ package recipients
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
-
-	gosmtp "github.com/emersion/go-smtp"
 
 	"understudy/smtp"
 )
@@ -102,66 +99,6 @@ func (k *asker) ask(ctx context.Context, a smtp.Address) (calloutAnswer, string,
 		k.pause = time.Now().Add(calloutPause)
 	}
 	return answer, detail, err
-}
-
-// converse is one SMTP session. A refusal counts only if the same session
-// accepts postmaster and refuses a name nobody has: a sick primary, or one that
-// refuses us, refuses postmaster as well.
-func (k *asker) converse(ctx context.Context, a smtp.Address) (calloutAnswer, string, error) {
-	nc, err := k.dial(ctx, "tcp", k.address)
-	if err != nil {
-		return calloutUnsure, "", fmt.Errorf("callout: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
-	defer stop()
-	c := gosmtp.NewClient(nc)
-	c.CommandTimeout = k.timeout
-	defer c.Close() //nolint:errcheck // the answer is known
-	if err := c.Hello(k.hostname); err != nil {
-		return calloutUnsure, "", fmt.Errorf("callout: %w", err)
-	}
-	if err := c.Mail("", nil); err != nil {
-		return calloutUnsure, "", fmt.Errorf("callout: MAIL: %w", err)
-	}
-	code, words, err := rcpt(c, a.String())
-	if err != nil {
-		return calloutUnsure, "", err
-	}
-	switch {
-	case code/100 == 2:
-		_ = c.Quit()
-		return calloutYes, "accepted", nil
-	case code/100 != 5:
-		return calloutUnsure, words, nil
-	}
-	code, postmaster, err := rcpt(c, "postmaster@"+a.Domain)
-	if err != nil {
-		return calloutUnsure, "", err
-	}
-	if code/100 != 2 {
-		return calloutUnsure, fmt.Sprintf("%s; but postmaster is not accepted either: %s", words, postmaster), nil
-	}
-	code, random, err := rcpt(c, "no-such-user-"+rand.Text()[:16]+"@"+a.Domain)
-	if err != nil {
-		return calloutUnsure, "", err
-	}
-	_ = c.Quit()
-	if code/100 != 5 {
-		return calloutUnsure, fmt.Sprintf("%s; but a name nobody has is not refused: %s", words, random), nil
-	}
-	return calloutNo, words, nil
-}
-
-// rcpt returns the reply to one RCPT; an error is of the connection.
-func rcpt(c *gosmtp.Client, to string) (code int, words string, err error) {
-	err = c.Rcpt(to, nil)
-	if err == nil {
-		return 250, "accepted", nil
-	}
-	if se, ok := errors.AsType[*gosmtp.SMTPError](err); ok {
-		return se.Code, fmt.Sprintf("%d %d.%d.%d %s", se.Code, se.EnhancedCode[0], se.EnhancedCode[1], se.EnhancedCode[2], se.Message), nil
-	}
-	return 0, "", fmt.Errorf("callout: RCPT: %w", err)
 }
 
 // callout is a source that asks the primary for each address and remembers.

@@ -3,6 +3,7 @@ package recipients
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -25,6 +26,14 @@ type primary struct {
 	rcpt  atomic.Pointer[func(address string) string]
 	asked atomic.Int64 // RCPT commands
 	conns atomic.Int64
+
+	// To be set before the first connection:
+	tls   *tls.Config       // offers STARTTLS
+	says  map[string]string // other replies, by verb; "" is the greeting
+	offer string            // extensions, each "250-NAME\r\n"
+
+	mu    sync.Mutex
+	heard []string // all commands; those within TLS begin with "tls "
 }
 
 func startPrimary(t *testing.T, rcpt func(string) string) *primary {
@@ -68,16 +77,39 @@ func (p *primary) serve(c net.Conn) {
 		_, err := fmt.Fprint(c, s+"\r\n")
 		return err == nil
 	}
-	if !say("220 primary") {
+	greeting := "220 primary"
+	if other, ok := p.says[""]; ok {
+		greeting = other
+	}
+	if !say(greeting) {
 		return
 	}
+	secured := ""
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
 			return
 		}
+		line = strings.TrimSpace(line)
+		p.mu.Lock()
+		p.heard = append(p.heard, secured+line)
+		p.mu.Unlock()
 		reply := "250 2.0.0 ok"
-		switch line = strings.TrimSpace(line); {
+		other, differs := p.says[verb(line)]
+		switch {
+		case differs:
+			reply = other
+		case verb(line) == "EHLO" && p.tls != nil && secured == "":
+			reply = "250-primary\r\n250-STARTTLS\r\n" + p.offer + "250 8BITMIME"
+		case verb(line) == "EHLO":
+			reply = "250-primary\r\n" + p.offer + "250 8BITMIME"
+		case line == "STARTTLS":
+			if !say("220 2.0.0 go ahead") {
+				return
+			}
+			tc := tls.Server(c, p.tls)
+			c, r, secured = tc, bufio.NewReader(tc), "tls "
+			continue
 		case strings.HasPrefix(line, "RCPT TO:<"):
 			p.asked.Add(1)
 			reply = (*p.rcpt.Load())(strings.TrimSuffix(strings.TrimPrefix(line, "RCPT TO:<"), ">"))
@@ -88,6 +120,12 @@ func (p *primary) serve(c net.Conn) {
 			return
 		}
 	}
+}
+
+func (p *primary) commands() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.heard, "|")
 }
 
 // healthy knows user and postmaster.
