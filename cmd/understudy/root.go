@@ -22,6 +22,7 @@ func commands(a *app) []*cobra.Command {
 		newStatusCommand(a),
 		newQueueCommand(a),
 		newRecipientsCommand(a),
+		newSpamCommand(a),
 		newVersionCommand(a),
 		newManCommand(a),
 	}

@@ -36,6 +36,9 @@ func (s *Server) routes() map[string]map[string]handler {
 		"/v1/hops/resume":        {http.MethodPost: s.resumeHop},
 		"/v1/recipients/check":   {http.MethodPost: s.checkRecipient},
 		"/v1/recipients/approve": {http.MethodPost: s.approveSource},
+		"/v1/spam/status":        {http.MethodGet: s.spamStatus},
+		"/v1/spam/learn":         {http.MethodPost: s.learnSpam},
+		"/v1/spam/check":         {http.MethodPost: s.checkSpam},
 	}
 }
 

@@ -40,6 +40,7 @@ type Deps struct {
 	Hops       Hops
 	Recipients Recipients
 	Status     Status
+	Spam       Spam
 
 	// AllowBody says whether bodies may be read (queue.allow_body_access); nil is no.
 	AllowBody func() bool

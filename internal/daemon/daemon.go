@@ -89,6 +89,9 @@ func New(cfg config.Config, opts Options) (*Daemon, error) {
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.alarms = newAlarms(d.log, d.registry)
 	if err := d.build(cfg); err != nil {
+		if d.spam != nil {
+			err = errors.Join(err, d.spam.close())
+		}
 		if d.spool != nil {
 			err = errors.Join(err, d.spool.Close())
 		}

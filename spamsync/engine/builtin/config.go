@@ -21,7 +21,7 @@ type Config struct {
 	DNSCache    auth.CacheConfig          `key:"dns_cache"`
 	Trusted     []string                  `key:"trusted" doc:"Networks whose clients are neither looked up in lists nor greylisted nor limited."`
 	TrustedARC  []string                  `key:"trusted_arc" doc:"Domains whose ARC seals are believed where DMARC fails, such as those of mailing lists."`
-	ReceivedSPF bool                      `key:"received_spf" doc:"Add a Received-SPF field."`
+	ReceivedSPF bool                      `key:"received_spf" default:"false" doc:"Add a Received-SPF field."`
 	Bayes       spamsync.BayesConfig      `key:"bayes"`
 	Greylist    spamsync.GreylistConfig   `key:"greylist"`
 	Ratelimit   spamsync.RatelimitConfig  `key:"ratelimit"`
@@ -40,7 +40,7 @@ type Thresholds struct {
 type ZoneConfig struct {
 	Zone   string   `key:"zone" doc:"Name of the list in DNS."`
 	Symbol string   `key:"symbol" doc:"Name of the finding, in capitals."`
-	Score  float64  `key:"score" doc:"Score of the finding."`
+	Score  float64  `key:"score" default:"0" doc:"Score of the finding."`
 	Codes  []string `key:"codes" doc:"Answers that count, addresses or networks in 127.0.0.0/8; without any, every answer but the error codes 127.255.255.x."`
 }
 

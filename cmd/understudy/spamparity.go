@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"understudy/internal/config"
+	"understudy/spamsync"
+	"understudy/spamsync/engine"
+	"understudy/spamsync/parity"
+)
+
+func newSpamParityCommand(a *app) *cobra.Command {
+	var (
+		corpus  string
+		samples int
+		seed    uint64
+		asJSON  bool
+	)
+	cmd := &cobra.Command{
+		Use:   "parity",
+		Short: "Measure whether both sites judge alike",
+		Long: `parity compares what verdicts depend on (version, symbols and their scores,
+thresholds, maps by content, replication of Redis, DNS, clocks), and has both
+sites' engines judge the same messages without side effects. Each site is compared
+with itself too, because filters are not quite deterministic; only what differs by
+more than that counts. It exits with 1 where parity is broken.
+
+It needs no running daemon, only the configuration: spam.parity says where the
+other site's Rspamd is.`,
+		Example: `  understudy spam parity --samples 200
+  understudy spam parity --corpus /var/vmail/example.com/joe/cur --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(a.configPath, a.configOptions())
+			if err != nil {
+				return err
+			}
+			messages, err := parityMessages(corpus, samples, seed)
+			if err != nil {
+				return err
+			}
+			c, done, err := openParity(cfg)
+			if err != nil {
+				return configError(err)
+			}
+			defer done()
+			r, err := c.Compare(cmd.Context(), messages)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = a.printJSON(r)
+			} else {
+				err = r.WriteText(a.Out)
+			}
+			if err == nil && r.Broken() {
+				err = fmt.Errorf("parity is broken: %s", r.Summary())
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&corpus, "corpus", "", "judge the messages in this `directory` or mbox instead of generated ones")
+	f.IntVar(&samples, "samples", 100, "how many messages to judge")
+	f.Uint64Var(&seed, "seed", 1, "another seed generates other messages")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func parityMessages(corpus string, samples int, seed uint64) ([]parity.Message, error) {
+	if samples < 1 || samples > 10_000 {
+		return nil, usageError(errors.New("--samples: must be from 1 to 10000"))
+	}
+	if corpus != "" {
+		return parity.Files(corpus, samples)
+	}
+	return parity.Generated(seed, samples), nil
+}
+
+// openParity returns what compares both sites of cfg, and what closes it.
+func openParity(cfg config.Config) (*parity.Comparer, func(), error) {
+	s := cfg.Spam
+	if s.Engine.Engine != engine.Rspamd {
+		return nil, nil, fmt.Errorf("spam.engine: %s of the other site cannot be asked, only rspamd can", s.Engine.Engine)
+	}
+	if s.Parity.PeerURL == "" {
+		return nil, nil, errors.New("spam.parity.peer_url: is missing; it says where the other site's Rspamd is")
+	}
+	var closers []func() error
+	done := func() {
+		for _, c := range closers {
+			_ = c()
+		}
+	}
+	deps := parity.Deps{URL: s.EngineURL(), Site: cfg.Site, PeerSite: cfg.Peer()}
+	if s.Redis.Address != "" && s.Redis.Peer != "" {
+		here, err := spamsync.OpenClient(s.Redis, s.Redis.Address)
+		if err != nil {
+			return nil, nil, fmt.Errorf("spam.redis.%w", err)
+		}
+		peer, err := spamsync.OpenClient(s.Redis, s.Redis.Peer)
+		if err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("spam.redis.%w", err), here.Close())
+		}
+		closers = append(closers, here.Close, peer.Close)
+		deps.Redis, deps.PeerRedis = here, peer
+	}
+	c, err := parity.New(s.Parity, deps)
+	if err != nil {
+		done()
+		return nil, nil, fmt.Errorf("spam.parity.%w", err)
+	}
+	closers = append(closers, func() error { c.Close(); return nil })
+	return c, done, nil
+}

@@ -1,0 +1,197 @@
+package parity
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+)
+
+// rounding is what two prints of one score may differ by.
+const rounding = 0.011
+
+// Difference is one thing that is not the same at both sites.
+type Difference struct {
+	// Aspect is "version", "symbol", "action", "map", "redis", "clock", "dns", "score",
+	// "noise" or "error".
+	Aspect string `json:"aspect"`
+	// Name is which: a symbol, a map, a name in DNS.
+	Name string `json:"name,omitempty"`
+	// Here and Peer are the values; empty is absent.
+	Here string `json:"here,omitempty"`
+	Peer string `json:"peer,omitempty"`
+}
+
+// String is "symbol BAYES_SPAM: here 5.1, peer absent".
+func (d Difference) String() string {
+	value := func(s string) string {
+		if s == "" {
+			return "absent"
+		}
+		return s
+	}
+	return fmt.Sprintf("%s: here %s, peer %s", trimmed(d.Aspect+" "+d.Name), value(d.Here), value(d.Peer))
+}
+
+func trimmed(s string) string {
+	for len(s) > 0 && s[len(s)-1] == ' ' {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+func rounded(f float64) string { return number(math.Round(f*1000) / 1000) }
+
+// same says whether two judgements of one message agree in action, score, and
+// symbols with their scores.
+func same(a, b Judgement) bool {
+	if a.Action != b.Action || math.Abs(a.Score-b.Score) > rounding || len(a.Symbols) != len(b.Symbols) {
+		return false
+	}
+	for name, s := range a.Symbols {
+		t, ok := b.Symbols[name]
+		if !ok || math.Abs(s.Score-t.Score) > rounding {
+			return false
+		}
+	}
+	return true
+}
+
+// floor is how far one site's judgements of the same message are apart: the
+// greatest distance seen in a run.
+type floor struct {
+	score   float64
+	symbols map[string]float64
+}
+
+// add widens the floor by judgements of one message at one site.
+func (f *floor) add(list []Judgement) {
+	if f.symbols == nil {
+		f.symbols = make(map[string]float64)
+	}
+	score := newSpan()
+	symbols := make(map[string]span)
+	for _, j := range list {
+		score.add(j.Score)
+		for name, s := range j.Symbols {
+			r, ok := symbols[name]
+			if !ok {
+				r = newSpan()
+			}
+			r.add(s.Score)
+			symbols[name] = r
+		}
+	}
+	f.score = max(f.score, score.width())
+	for name, r := range symbols {
+		f.symbols[name] = max(f.symbols[name], r.width())
+	}
+}
+
+// span is the range of some numbers.
+type span struct {
+	low, high float64
+	n         int
+}
+
+func newSpan() span { return span{low: math.Inf(1), high: math.Inf(-1)} }
+
+func (s *span) add(f float64) {
+	s.low, s.high, s.n = min(s.low, f), max(s.high, f), s.n+1
+}
+
+func (s span) width() float64 {
+	if s.n == 0 {
+		return 0
+	}
+	return s.high - s.low
+}
+
+// apart says whether no number of one range is within tolerance of the other.
+func (s span) apart(t span, tolerance float64) bool {
+	return s.low-t.high > tolerance || t.low-s.high > tolerance
+}
+
+func (s span) String() string {
+	if s.width() <= rounding {
+		return rounded(s.low)
+	}
+	return rounded(s.low) + " to " + rounded(s.high)
+}
+
+// distinguish names in what the judgements of one message at both sites do not
+// overlap, beyond the noise.
+func distinguish(here, peer []Judgement, noise floor) []Difference {
+	var out []Difference
+	actionsHere, actionsPeer := actions(here), actions(peer)
+	if !overlap(actionsHere, actionsPeer) {
+		out = append(out, Difference{Aspect: "action", Here: actionsHere[0], Peer: actionsPeer[0]})
+	}
+	a, b := newSpan(), newSpan()
+	for _, j := range here {
+		a.add(j.Score)
+	}
+	for _, j := range peer {
+		b.add(j.Score)
+	}
+	if a.apart(b, noise.score+rounding) {
+		out = append(out, Difference{Aspect: "score", Here: a.String(), Peer: b.String()})
+	}
+	for _, name := range names(here, peer) {
+		a, b := symbolSpan(here, name), symbolSpan(peer, name)
+		switch {
+		case a.n == len(here) && b.n == 0:
+			out = append(out, Difference{Aspect: "symbol", Name: name, Here: a.String()})
+		case b.n == len(peer) && a.n == 0:
+			out = append(out, Difference{Aspect: "symbol", Name: name, Peer: b.String()})
+		case a.n > 0 && b.n > 0 && a.apart(b, noise.symbols[name]+rounding):
+			out = append(out, Difference{Aspect: "symbol", Name: name, Here: a.String(), Peer: b.String()})
+		}
+	}
+	return out
+}
+
+func actions(list []Judgement) []string {
+	var out []string
+	for _, j := range list {
+		if !slices.Contains(out, j.Action) {
+			out = append(out, j.Action)
+		}
+	}
+	return out
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
+
+func names(lists ...[]Judgement) []string {
+	var out []string
+	for _, list := range lists {
+		for _, j := range list {
+			for name := range j.Symbols {
+				out = append(out, name)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func symbolSpan(list []Judgement, name string) span {
+	s := newSpan()
+	for _, j := range list {
+		if x, ok := j.Symbols[name]; ok {
+			s.add(x.Score)
+		}
+	}
+	return s
+}
+
+// byName orders differences for people.
+func byName(a, b Difference) int {
+	return cmp.Or(cmp.Compare(a.Aspect, b.Aspect), cmp.Compare(a.Name, b.Name))
+}
