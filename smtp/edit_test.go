@@ -178,16 +178,31 @@ func TestSessionEdits(t *testing.T) {
 	if w.queue.openDrafts() != 0 || len(w.queue.messages()) != 0 {
 		t.Error("something is left of a message that had no room")
 	}
+
+	w = newWorld(t, func(_ *Config, d *Deps) {
+		d.Filter = fullLater{v: Verdict{Edits: edits}, d: d, write: io.ErrShortWrite}
+	})
+	if got := send(t, w.session("192.0.2.1"), "", []string{"user@example.com"}, "Subject: x\r\n\r\n"); !strings.HasPrefix(got, "451 4.3.0 ") {
+		t.Error(got)
+	}
+	if w.queue.openDrafts() != 0 || len(w.queue.messages()) != 0 {
+		t.Error("something is left of a message that could not be written")
+	}
 }
 
-// fullLater is a filter during which the queue becomes full.
+// fullLater is a filter during which the queue becomes full, or its disk breaks.
 type fullLater struct {
-	d *Deps
-	v Verdict
+	d     *Deps
+	v     Verdict
+	write error
 }
 
 func (f fullLater) Check(context.Context, *Envelope, io.ReadSeeker) (Verdict, error) {
-	f.d.Queue.(*memQueue).roomErr = ErrFull
+	if q := f.d.Queue.(*memQueue); f.write != nil {
+		q.writeErr = f.write
+	} else {
+		q.roomErr = ErrFull
+	}
 	return f.v, nil
 }
 

@@ -133,6 +133,18 @@ func TestOversize(t *testing.T) {
 	}
 }
 
+// An OK that comes before the whole message was sent is none.
+func TestEarlyAnswer(t *testing.T) {
+	t.Parallel()
+	addr := enginetest.Listen(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "stream: OK\x00")
+	})
+	body := strings.NewReader(strings.Repeat("x", 20_000_000))
+	if v, err := newFilter(t, addr, Options{}).Check(t.Context(), enginetest.Envelope(), body); err == nil {
+		t.Errorf("%+v", v)
+	}
+}
+
 func TestPing(t *testing.T) {
 	t.Parallel()
 	f := &fake{}
