@@ -123,25 +123,33 @@ func createSegment(cfg LogConfig, id uint64, sizeBytes int64, prev segmentEnd, s
 		}
 	}
 	if err := s.publish(cfg, tmp); err != nil {
-		return nil, errors.Join(err, discard(cfg.FS, s.file, tmp), ignoreNotExist(cfg.FS.Remove(s.name)))
+		return nil, errors.Join(err, s.file.Close(), ignoreNotExist(cfg.FS.Remove(s.name)))
 	}
 	return s, nil
 }
 
-// publish gives a complete file its name.
+// publish gives a complete file its name. After an error nothing of the old name
+// is left; once it was given away it may be the next spare's already.
 func (s *segment) publish(cfg LogConfig, tmp string) error {
+	if err := s.writeHeader(); err != nil {
+		return errors.Join(err, ignoreNotExist(cfg.FS.Remove(tmp)))
+	}
+	if err := cfg.FS.Rename(tmp, s.name); err != nil {
+		return errors.Join(fmt.Errorf("name segment: %w", err), ignoreNotExist(cfg.FS.Remove(tmp)))
+	}
+	if err := cfg.FS.SyncDir(cfg.Dir); err != nil {
+		return fmt.Errorf("sync log directory: %w", err)
+	}
+	return nil
+}
+
+func (s *segment) writeHeader() error {
 	block := s.header.encode()
 	if _, err := s.file.WriteAt(append(block, block...), 0); err != nil {
 		return fmt.Errorf("write segment header: %w", err)
 	}
 	if err := s.file.Sync(); err != nil {
 		return fmt.Errorf("sync segment header: %w", err)
-	}
-	if err := cfg.FS.Rename(tmp, s.name); err != nil {
-		return fmt.Errorf("name segment: %w", err)
-	}
-	if err := cfg.FS.SyncDir(cfg.Dir); err != nil {
-		return fmt.Errorf("sync log directory: %w", err)
 	}
 	return nil
 }

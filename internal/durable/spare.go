@@ -86,9 +86,11 @@ func (m *spareMaker) stop(cfg LogConfig) {
 	}
 }
 
+// makeSpare fails where there is a file of that name: the writer has taken it, and
+// is about to make it a segment. Leftovers of a crash were removed by OpenLog.
 func makeSpare(ctx context.Context, cfg LogConfig) (File, error) {
 	name := filepath.Join(cfg.Dir, spareName)
-	f, err := cfg.FS.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, cfg.Perm)
+	f, err := cfg.FS.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, cfg.Perm)
 	if err != nil {
 		return nil, err
 	}
