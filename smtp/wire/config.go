@@ -17,8 +17,8 @@ type ServerConfig struct {
 
 	MaxCommandLineBytes int64 `key:"max_command_line" default:"4KiB" doc:"Longest command line, CRLF included; longer ones are answered 500."`
 	MaxConnections      int   `key:"max_connections" default:"1000" doc:"Connections served at the same time, over all listeners; more get 421."`
-	MaxBadCommands      int   `key:"max_bad_commands" default:"10" doc:"Refused commands after which the connection is closed with 421."`
-	MaxBadRecipients    int   `key:"max_bad_recipients" default:"20" doc:"Recipients refused with 5xx after which the connection is closed with 421."`
+	MaxBadCommands      int   `key:"max_bad_commands" default:"10" doc:"Refused commands between two messages after which the connection is closed with 421."`
+	MaxBadRecipients    int   `key:"max_bad_recipients" default:"20" doc:"Recipients refused with 5xx between two messages after which the connection is closed with 421."`
 	MaxIdleCommands     int   `key:"max_idle_commands" default:"100" doc:"Commands that move no mail (NOOP, RSET, VRFY, EHLO ...) between two messages, after which the connection is closed with 421."`
 	MaxTransactions     int   `key:"max_transactions" default:"10000" doc:"Messages per connection; then 421, and the client may connect again."`
 

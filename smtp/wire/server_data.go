@@ -249,7 +249,7 @@ func (c *Conn) doData(arg string) {
 	case !c.mail:
 		c.bad(refusal(503, 5, 1, "Need MAIL first"))
 	case c.rcpts == 0:
-		c.bad(refusal(554, 5, 1, "No valid recipients"))
+		c.early(refusal(554, 5, 1, "No valid recipients"))
 	default:
 		c.reply(354, noEnhanced, "End data with <CRLF>.<CRLF>")
 		m := c.newMessage()
@@ -278,9 +278,17 @@ func (c *Conn) doBdat(arg string) {
 		c.cutOff(m.cut)
 	case !c.sequence():
 	case c.mail && c.extended:
-		c.bad(refusal(554, 5, 1, "No valid recipients"))
+		c.early(refusal(554, 5, 1, "No valid recipients"))
 	default:
-		c.bad(refusal(503, 5, 1, "Need MAIL first"))
+		c.early(refusal(503, 5, 1, "Need MAIL first"))
+	}
+}
+
+// early refuses content that came for nothing. With PIPELINING (RFC 2920, section
+// 3.1) the client could not know yet: it counts as idle, not as bad.
+func (c *Conn) early(e *gosmtp.SMTPError) {
+	if c.dull() {
+		c.replyError(e)
 	}
 }
 
@@ -301,14 +309,22 @@ func (c *Conn) receive(m *message) {
 		c.replyError(refusal(552, 3, 4, "Message too large"))
 	case m.fault != nil:
 		c.replyError(refusal(550, 6, 11, "Message contains bare CR, bare LF or NUL"))
-	case err == nil && !complete:
+	case !complete && isPositive(err):
 		c.log.Error("session took a message without reading it to its end")
 		c.replyError(c.publicError(errors.New("message not read")))
 	default:
 		if c.answer(err, 250, gosmtp.EnhancedCode{2, 0, 0}, "OK") {
-			c.idleCommands = 0
+			// Many connections are kept open for many messages, and a list has many
+			// addresses that are gone: what counts is what comes between two messages.
+			c.idleCommands, c.badCommands, c.badRecipients = 0, 0, 0
 		}
 	}
+}
+
+// isPositive says that a session's answer is 2xx.
+func isPositive(err error) bool {
+	var e *gosmtp.SMTPError
+	return err == nil || errors.As(err, &e) && e != nil && e.Code/100 == 2
 }
 
 // cutOff ends the connection after a message that did not arrive whole. There is

@@ -245,6 +245,7 @@ func TestBDATSequences(t *testing.T) {
 func TestSessionThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	full := &gosmtp.SMTPError{Code: 452, EnhancedCode: gosmtp.EnhancedCode{4, 3, 1}, Message: "full"}
+	queued := &gosmtp.SMTPError{Code: 250, EnhancedCode: gosmtp.EnhancedCode{2, 0, 0}, Message: "queued"}
 	var answer error
 	b := &sink{data: func(r io.Reader) error { _, err := r.Read(make([]byte, 1)); return errors.Join(answer, err) }}
 	_, addr := serve(t, b, nil)
@@ -255,7 +256,7 @@ func TestSessionThatDoesNotRead(t *testing.T) {
 	for _, try := range []struct {
 		err  error
 		want string
-	}{{full, "452 4.3.1 full"}, {nil, "451 4.3.0 "}} {
+	}{{full, "452 4.3.1 full"}, {nil, "451 4.3.0 "}, {queued, "451 4.3.0 "}} {
 		answer = try.err
 		c.envelope()
 		c.data(big + ".\r\n")

@@ -109,6 +109,7 @@ func (c *Conn) doXClient(arg string) {
 	c.logout()
 	c.remote, c.local, c.trusted = remote, local, true
 	c.helo, c.extended, c.greeted = "", false, false
+	c.badCommands, c.badRecipients = 0, 0 // another client's
 	if c.connect() {
 		c.banner()
 	}
