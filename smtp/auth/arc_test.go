@@ -275,3 +275,19 @@ func FuzzARC(f *testing.F) {
 		}
 	})
 }
+
+// TestARCEverySeal: an old seal that never was right breaks the chain, although
+// the newer ones vouch for it.
+func TestARCEverySeal(t *testing.T) {
+	t.Parallel()
+	good, bad := newEd25519(t), newEd25519(t)
+	z := zone{txt: map[string][]string{"s._domainkey.a.example": {good.record}}}
+	forged, honest := sealer{signer: bad, domain: "a.example"}, sealer{signer: good, domain: "a.example"}
+	for name, first := range map[string]sealer{"honest": honest, "forged": forged} {
+		message := honest.seal(t, honest.seal(t, first.seal(t, letter, 1), 2), 3)
+		got, err := (&Verifier{Resolver: z}).ARC(t.Context(), strings.NewReader(message))
+		if want := map[string]Result{"honest": Pass, "forged": Fail}[name]; err != nil || got.Result != want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}

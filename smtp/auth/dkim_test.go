@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,5 +199,30 @@ func TestCanonicalBodyAgreesWithLibrary(t *testing.T) {
 				t.Errorf("%s %q: %s, want %s", mode, body, got, bh)
 			}
 		}
+	}
+}
+
+// TestOverlongKeyRecord: a record that would be right, but for its length.
+func TestOverlongKeyRecord(t *testing.T) {
+	t.Parallel()
+	k := newEd25519(t)
+	var b bytes.Buffer
+	if err := dkim.Sign(&b, strings.NewReader(letter), &dkim.SignOptions{Domain: "a.example", Selector: "s", Signer: k.key, HeaderKeys: []string{"From"}}); err != nil {
+		t.Fatal(err)
+	}
+	for note, want := range map[int]Result{100: Pass, maxKeyBytes: PermError} {
+		z := zone{txt: map[string][]string{"s._domainkey.a.example": {k.record + "; n=" + strings.Repeat("x", note)}}}
+		got, err := (&Verifier{Resolver: z}).DKIM(t.Context(), bytes.NewReader(b.Bytes()))
+		if err != nil || len(got) != 1 || got[0].Result != want {
+			t.Errorf("a note of %d bytes: %+v, %v", note, got, err)
+		}
+	}
+}
+
+func TestKeyNames(t *testing.T) {
+	t.Parallel()
+	got := KeyNames([]string{"a=x; s=S1; d=A.example", "d=a.example;\r\n\ts=s1", "s=x y; d=b.example", "s=../; d=c.example", "nonsense", "s=z; d=" + strings.Repeat("a", 300)})
+	if want := []string{"s1._domainkey.a.example", "xy._domainkey.b.example"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
