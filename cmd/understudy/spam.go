@@ -68,7 +68,7 @@ func (a *app) printSpamStatus(st *admin.SpamStatus) {
 	case st.Learn == nil:
 		a.field("Learning", "nothing learns here")
 	default:
-		text := fmt.Sprintf("%s waits, %d learned ones are remembered", plural(st.Learn.Waiting, "message"), st.Learn.Remembered)
+		text := fmt.Sprintf("%s to learn, %d learned ones are remembered", plural(st.Learn.Waiting, "message"), st.Learn.Remembered)
 		if !st.Learn.Oldest.IsZero() {
 			text += ", the oldest from " + stamp(st.Learn.Oldest)
 		}

@@ -60,35 +60,49 @@ func same(a, b Judgement) bool {
 	return true
 }
 
-// floor is how far one site's judgements of the same message are apart: the
-// greatest distance seen in a run.
+// floor is how far one site's judgements of the same message are apart: what 95 of
+// 100 messages stay below.
 type floor struct {
 	score   float64
 	symbols map[string]float64
 }
 
-// add widens the floor by judgements of one message at one site.
-func (f *floor) add(list []Judgement) {
-	if f.symbols == nil {
-		f.symbols = make(map[string]float64)
+// distances gathers how far judgements of one message at one site are apart.
+type distances struct {
+	scores  []float64
+	symbols map[string][]float64
+}
+
+// add takes the judgements of one message at one site.
+func (d *distances) add(list []Judgement) {
+	if d.symbols == nil {
+		d.symbols = make(map[string][]float64)
 	}
 	score := newSpan()
-	symbols := make(map[string]span)
 	for _, j := range list {
 		score.add(j.Score)
-		for name, s := range j.Symbols {
-			r, ok := symbols[name]
-			if !ok {
-				r = newSpan()
-			}
-			r.add(s.Score)
-			symbols[name] = r
-		}
 	}
-	f.score = max(f.score, score.width())
-	for name, r := range symbols {
-		f.symbols[name] = max(f.symbols[name], r.width())
+	d.scores = append(d.scores, score.width())
+	for _, name := range names(list) {
+		d.symbols[name] = append(d.symbols[name], symbolSpan(list, name).width())
 	}
+}
+
+func (d *distances) floor() floor {
+	f := floor{score: percentile(d.scores), symbols: make(map[string]float64, len(d.symbols))}
+	for name, list := range d.symbols {
+		f.symbols[name] = percentile(list)
+	}
+	return f
+}
+
+// percentile is the 95th.
+func percentile(list []float64) float64 {
+	if len(list) == 0 {
+		return 0
+	}
+	slices.Sort(list)
+	return list[(len(list)-1)*95/100]
 }
 
 // span is the range of some numbers.

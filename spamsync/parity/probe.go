@@ -16,6 +16,8 @@ const (
 	again = 4
 	// maxNamed bounds the messages that a report names.
 	maxNamed = 50
+	// maxNoise is the noise of scores beyond which nothing can be told.
+	maxNoise = 2.0
 )
 
 // Judge is an engine that can judge without side effects. Judge may be called
@@ -36,7 +38,8 @@ type Probe struct {
 	Unequal   int `json:"unequal"`
 	NoiseHere int `json:"noise_here"`
 	NoisePeer int `json:"noise_peer"`
-	// ScoreNoise is the greatest distance of one site's scores for one message.
+	// ScoreNoise is how far one site's scores for one message are apart; 95 of 100
+	// messages stay below.
 	ScoreNoise float64 `json:"score_noise"`
 	// Different is how many differ beyond the noise; Named are the first of them.
 	Different int              `json:"different"`
@@ -101,13 +104,14 @@ func probe(ctx context.Context, here, peer Judge, messages []Message) (Probe, er
 	if err := ctx.Err(); err != nil {
 		return Probe{}, fmt.Errorf("compare verdicts: %w", err)
 	}
-	var noise floor
+	var apart distances
 	for i := range all {
 		if all[i].err == nil {
-			noise.add(all[i].here)
-			noise.add(all[i].peer)
+			apart.add(all[i].here)
+			apart.add(all[i].peer)
 		}
 	}
+	noise := apart.floor()
 	p.ScoreNoise = noise.score
 	p.sort(all, unequal, messages, noise)
 	p.excess()
@@ -221,6 +225,12 @@ func (p *Probe) excess() {
 	if p.Different == 0 && p.Unequal > limit(max(p.NoiseHere, p.NoisePeer)) {
 		p.Findings = append(p.Findings, Difference{
 			Aspect: "noise", Name: fmt.Sprintf("%d messages differ between the sites, more than at either", p.Unequal), Here: here, Peer: peer,
+		})
+	}
+	if p.ScoreNoise > maxNoise {
+		p.Findings = append(p.Findings, Difference{
+			Aspect: "noise", Name: fmt.Sprintf("scores change by up to %s from one time to the next, which hides differences (do DNS lists answer?)", rounded(p.ScoreNoise)),
+			Here: here + " messages", Peer: peer + " messages",
 		})
 	}
 	if p.NoisePeer > limit(p.NoiseHere) || p.NoiseHere > limit(p.NoisePeer) {
