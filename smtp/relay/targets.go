@@ -7,10 +7,16 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // ErrNullMX says that the domain takes no mail (RFC 7505).
 var ErrNullMX = errors.New("domain takes no mail (null MX)")
+
+// ErrLoop says that the MX records of a domain lead to this host and to none before
+// it (RFC 5321, section 5.1).
+var ErrLoop = errors.New("mail loops back to this host")
 
 // targets lists the hosts of a hop by preference, each with its protection.
 // Hosts that must not be used are left out; if none is left, the error says why.
@@ -57,9 +63,18 @@ func (r *Relay) exchangers(ctx context.Context, domain string) ([]string, bool, 
 	}
 	switch {
 	case len(hosts) == 0:
-		return []string{domain}, secure, nil
+		hosts = []string{domain}
 	case len(hosts) == 1 && hosts[0] == "":
 		return nil, false, fmt.Errorf("%s: %w", domain, ErrNullMX)
+	}
+	// A backup MX is one of the domain's hosts. It must not take its own mail in
+	// again, nor give it to hosts that stand behind it (RFC 5321, section 5.1).
+	own := slices.IndexFunc(hosts, func(h string) bool { return strings.EqualFold(h, r.hostname) })
+	if own == 0 {
+		return nil, false, fmt.Errorf("%s: %w", domain, ErrLoop)
+	}
+	if own > 0 {
+		hosts = hosts[:own]
 	}
 	return hosts, secure, nil
 }

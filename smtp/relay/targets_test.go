@@ -67,7 +67,9 @@ func TestTargets(t *testing.T) {
 	odd := &dns.TLSA{Usage: 1, Selector: 1, MatchingType: 1, Certificate: strings.Repeat("ab", 32)}
 	enforce := "version: STSv1\r\nmode: enforce\r\nmx: a.test\r\nmx: *.b.test\r\nmax_age: 86400\r\n"
 	full := &fakeDNS{
-		mx:   map[string][]string{"d.test": {"a.test", "x.b.test", "evil.test"}, "null.test": {""}},
+		mx:   map[string][]string{"d.test": {"a.test", "x.b.test", "evil.test"}, "null.test": {""},
+			// mx2.test is this host: whoever stands at or behind it would send the mail back.
+			"backed.test": {"a.test", "MX2.test", "mx3.test"}, "own.test": {"mx2.test", "a.test"}},
 		tlsa: map[string][]*dns.TLSA{"a.test:25": {ee}, "odd.test:25": {odd}},
 		txt:  map[string]string{"_mta-sts.d.test": "v=STSv1; id=1;"},
 	}
@@ -86,6 +88,9 @@ func TestTargets(t *testing.T) {
 		{"an address has no TLSA", "smtp://192.0.2.1?tls=dane", &fakeDNS{fail: errors.New("SERVFAIL")}, "", "192.0.2.1:25=opportunistic"},
 		{"no MX: the domain itself", "mx://plain.test", full, "", "plain.test:25=opportunistic"},
 		{"null MX", "mx://null.test", full, "", "! takes no mail"},
+		{"MX with this host as backup", "mx://backed.test", full, "", "a.test:25=opportunistic"},
+		{"MX with this host first", "mx://own.test", full, "", "! loops back"},
+		{"no MX, and the domain is this host", "mx://mx2.test", full, "", "! loops back"},
 		{"MX with MTA-STS", "mx://d.test", full, enforce, "a.test:25=verified x.b.test:25=verified"},
 		{"MX with MTA-STS and DANE", "mx://d.test?tls=dane", full, enforce, "a.test:25=opportunistic+verify x.b.test:25=verified"},
 		{"MTA-STS in testing", "mx://d.test", full, strings.Replace(enforce, "enforce", "testing", 1), "a.test:25=opportunistic x.b.test:25=opportunistic evil.test:25=opportunistic"},
