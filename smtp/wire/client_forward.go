@@ -2,16 +2,27 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
 )
 
+// errOtherClient ends a connection that speaks for a client, before a message that
+// comes from none: XCLIENT cannot be taken back.
+var errOtherClient = errors.New("connection ended: it speaks for another client")
+
 // introduce says XCLIENT where the server offers it and the origin is another
 // than last time. XCLIENT ends the session as far as the server is concerned:
 // nothing may be on its way, and EHLO follows. The caller holds turn.
 func (c *Client) introduce(ctx context.Context, m *Outgoing) error {
+	if m.Origin == nil && c.asked != nil {
+		if err := c.settle(ctx); err != nil {
+			return err
+		}
+		return c.giveUp("", Reply{}, errOtherClient)
+	}
 	if c.cfg.NoForward || m.Origin == nil || c.noXclient || !c.ext.Has("XCLIENT") {
 		return nil
 	}

@@ -45,7 +45,9 @@ func (c *Client) Send(ctx context.Context, m *Outgoing, done func([]Answer)) err
 	if err := c.introduce(ctx, m); err != nil {
 		answers := clientRefuse(m, Reply{}, err)
 		for i := range answers {
-			answers[i].Stage = StageMail // it may be about this message's origin
+			if !errors.Is(err, errOtherClient) {
+				answers[i].Stage = StageMail // it may be about this message's origin
+			}
 		}
 		done(answers)
 		return err

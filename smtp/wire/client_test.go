@@ -245,6 +245,32 @@ func TestClientForwardsOrigin(t *testing.T) {
 			}
 		}
 	})
+	// A notification of our own comes from nobody. XCLIENT cannot be taken back:
+	// only a new connection does not speak for the client before.
+	t.Run("xclient, then a message of our own", func(t *testing.T) {
+		t.Parallel()
+		c, p := mustPeer(t, ClientConfig{}, func(p *clientPeer) {
+			ext := []string{"PIPELINING", "CHUNKING", "XCLIENT NAME ADDR"}
+			p.greet(ext...)
+			p.hear("XCLIENT")
+			p.say("220 again")
+			p.hear("EHLO")
+			p.ehlo(ext...)
+			p.hear("MAIL")
+			p.hear("RCPT")
+			p.chunk()
+			p.say("250 ok", "250 ok", "250 ok")
+			p.drain()
+		})
+		m := text("x\r\n", "a@x")
+		m.Origin = origin("192.0.2.1:25", "h")
+		if a := sendOne(t, c, m); codes(a) != "250" {
+			t.Fatal(codes(a), a[0].Err)
+		}
+		if a := sendOne(t, c, text("y\r\n", "a@x")); codes(a) != "-@connect" || c.Err() == nil {
+			t.Errorf("got %s, connection %v; server saw %q", codes(a), c.Err(), p.got)
+		}
+	})
 	t.Run("xclient refused", func(t *testing.T) {
 		t.Parallel()
 		c, _ := mustPeer(t, ClientConfig{}, func(p *clientPeer) {
