@@ -18,10 +18,15 @@ type RedisConfig struct {
 	WriteListen  string        `key:"write_listen" doc:"Where this daemon offers the write endpoint that leads to the site whose Redis takes writes, host:port on loopback. Filters write here."`
 	WriteAddress string        `key:"write_address" doc:"Where the builtin filter writes, host:port; empty is write_listen, or address without one."`
 	Username     string        `key:"username" doc:"User of Redis 6 and later; empty is the default user."`
-	PasswordFile string        `key:"password_file" doc:"File that holds the password, one line."`
+	PasswordFile string        `key:"password_file" secret:"true" doc:"File that holds the password, one line."`
 	DB           int           `key:"db" default:"0" doc:"Number of the database."`
 	Timeout      time.Duration `key:"timeout" default:"500ms" doc:"Longest time a question to Redis takes, connecting included; after it Redis counts as away."`
 	TokenTTL     time.Duration `key:"token_ttl" default:"2400h" doc:"How long a learned token is kept after it was learned last."`
+}
+
+// DefaultRedisConfig returns the defaults that the tags name.
+func DefaultRedisConfig() RedisConfig {
+	return RedisConfig{Timeout: 500 * time.Millisecond, TokenTTL: 2400 * time.Hour}
 }
 
 // Validate reports all faults at once, each with its key.

@@ -179,6 +179,16 @@ func TestAway(t *testing.T) {
 
 func TestRedisConfigFaults(t *testing.T) {
 	t.Parallel()
+	c := spamsync.DefaultRedisConfig()
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	for i, want := range []string{"", "a:1", "b:2", "c:3"} {
+		c.Address, c.WriteListen, c.WriteAddress = []string{"", "a:1", "a:1", "a:1"}[i], []string{"", "", "b:2", "b:2"}[i], []string{"", "", "", "c:3"}[i]
+		if got := c.WritesTo(); got != want {
+			t.Errorf("writes to %q, want %q", got, want)
+		}
+	}
 	err := spamsync.RedisConfig{Peer: "nowhere", DB: -1}.Validate()
 	if err == nil {
 		t.Fatal("no fault")
