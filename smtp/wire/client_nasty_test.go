@@ -269,3 +269,33 @@ func TestNastyGreetings(t *testing.T) {
 		})
 	}
 }
+
+// An answer to the last chunk that comes before the chunk has been sent is not one
+// to the whole message: server and client are out of step.
+func TestAcceptanceBeforeTheLastChunkIsSent(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{"one chunk": nastyBig[:100_000], "several": nastyBig} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, p := mustPeer(t, ClientConfig{}, func(p *clientPeer) {
+				p.greet(nastyChunked...)
+				p.hear("MAIL")
+				p.hear("RCPT")
+				p.say("250 ok", "250 ok")
+				for {
+					command := p.hear("BDAT ")
+					if strings.HasSuffix(command, "LAST") {
+						break
+					}
+					p.content(command)
+					p.say("250 ok")
+				}
+				p.say("250 queued")
+				p.drain()
+			})
+			if a := sendOne(t, c, text(body, "a@x")); a[0].Positive() || !errors.Is(a[0].Err, ErrReply) {
+				t.Errorf("got %s %v; the server has seen %d lines", codes(a), a[0].Err, len(p.got))
+			}
+		})
+	}
+}

@@ -39,7 +39,7 @@ type flight struct {
 	accepted []int // recipients answered 2xx, in order
 	pending  int   // replies to come
 	ended    bool  // nothing more will be sent
-	writing  bool  // DATA content not yet fully handed over
+	writing  bool  // content of DATA or of the last chunk not yet fully handed over
 	failed   bool  // nothing can come of it any more
 	good     bool  // accepted: the server has closed the transaction
 	finished bool
@@ -343,9 +343,10 @@ func (c *Client) judge(op *clientOp, rep Reply) error {
 
 func (c *Client) judgeFinal(op *clientOp, rep Reply) error {
 	f := op.flight
-	if f.writing {
+	if f.writing && (rep.Positive() || !c.chunking()) {
 		// The server has made up its mind before it saw everything. A refusal
-		// counts; an acceptance cannot be one of the whole message.
+		// counts, and a chunk has its length; an acceptance cannot be one of the
+		// whole message.
 		if !rep.Positive() {
 			f.setAccepted(rep, StageFinal)
 		}

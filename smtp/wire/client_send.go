@@ -219,13 +219,26 @@ func (c *Client) sendChunk(ctx context.Context, op clientOp, head, chunk []byte)
 	if wait {
 		op.reply = make(chan Reply, 1)
 	}
+	// The last byte of all is held back until an answer may be one to the whole
+	// message.
+	part, last := chunk, op.kind == opFinal && len(chunk) > 0
+	if last {
+		part = chunk[:len(chunk)-1]
+		c.setWriting(op.flight, true)
+	}
 	if err := c.push(op); err != nil {
 		return err
 	}
 	if err := c.write(head); err != nil {
 		return err
 	}
-	if err := c.write(chunk); err != nil {
+	if err := c.write(part); err != nil {
+		return err
+	}
+	if last {
+		c.setWriting(op.flight, false)
+	}
+	if err := c.write(chunk[len(part):]); err != nil {
 		return err
 	}
 	if err := c.flush(); err != nil || !wait {
@@ -233,6 +246,13 @@ func (c *Client) sendChunk(ctx context.Context, op clientOp, head, chunk []byte)
 	}
 	_, err := c.await(ctx, op.reply)
 	return err
+}
+
+// setWriting says whether content of f's last command is still to be sent.
+func (c *Client) setWriting(f *flight, writing bool) {
+	c.mu.Lock()
+	f.writing = writing
+	c.mu.Unlock()
 }
 
 // sendData sends the content with DATA.
@@ -288,9 +308,7 @@ func (c *Client) sendData(ctx context.Context, f *flight, body *bodyReader) erro
 			return err
 		}
 	}
-	c.mu.Lock()
-	f.writing = false
-	c.mu.Unlock()
+	c.setWriting(f, false)
 	if err := dots.end(); err != nil {
 		return c.cutData(f, err)
 	}
