@@ -255,6 +255,9 @@ func (d *Daemon) Reload() error {
 	if err := d.domains.Replace(changed.Domains); err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
+	if err := d.people.Reload(changed.SMTP.Recipients); err != nil {
+		return fmt.Errorf("reload recipients: %w", err)
+	}
 	if err := d.front.Reload(changed.SMTP.Policy); err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
@@ -262,6 +265,7 @@ func (d *Daemon) Reload() error {
 		d.opts.Level.Set(logLevel(changed.Log.Level))
 	}
 	d.cfg.Domains, d.cfg.SMTP.Policy, d.cfg.Log.Level = changed.Domains, changed.SMTP.Policy, changed.Log.Level
+	d.cfg.SMTP.Recipients = d.cfg.SMTP.Recipients.Following(changed.SMTP.Recipients)
 	d.log.Info("configuration read again", "changed", now)
 	return nil
 }

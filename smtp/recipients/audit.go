@@ -2,9 +2,12 @@ package recipients
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"understudy/smtp"
 )
@@ -18,11 +21,15 @@ const (
 
 // audit compares what would have been answered with the primary's own answer.
 type audit struct {
-	d     *Directory
-	ask   *asker // nil compares nothing
-	queue chan auditCase
+	log      *slog.Logger
+	hostname string
+	results  *prometheus.CounterVec
+	rules    rules
+	queue    chan auditCase
 
 	mu   sync.Mutex
+	on   bool
+	ask  *asker // nil compares nothing
 	seen map[string]struct{}
 	st   AuditStatus
 }
@@ -30,6 +37,7 @@ type audit struct {
 type auditCase struct {
 	address smtp.Address
 	answer  smtp.Disposition
+	ask     *asker
 }
 
 // AuditStatus is how far the comparison with the primary has come. Every
@@ -60,20 +68,40 @@ type AuditDifference struct {
 	At      time.Time `json:"at"`
 }
 
-func newAudit(d *Directory) *audit {
-	a := &audit{d: d, seen: make(map[string]struct{}), queue: make(chan auditCase, auditQueue)}
-	if d.cfg.Audit && d.cfg.AuditAddress != "" {
-		a.ask = newAsker(d.cfg.AuditAddress, d.deps.Hostname, maxCalloutTime)
+func newAudit(deps Deps, m *metrics, p *policy) *audit {
+	a := &audit{
+		log: deps.Logger, hostname: deps.Hostname, results: m.audit, rules: p.rules,
+		seen: make(map[string]struct{}), queue: make(chan auditCase, auditQueue),
 	}
+	a.follow(p)
 	return a
+}
+
+// follow begins anew where p asks another primary, or asks again.
+func (a *audit) follow(p *policy) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	asks := ""
+	if a.ask != nil {
+		asks = a.ask.address
+	}
+	if p.audit == a.on && p.primary == asks {
+		return
+	}
+	a.on, a.ask = p.audit, nil
+	a.st = AuditStatus{}
+	clear(a.seen)
+	if p.primary != "" {
+		a.ask = newAsker(p.primary, a.hostname, maxCalloutTime)
+	}
 }
 
 // note takes an answer that audit mode did not give. It never waits.
 func (a *audit) note(addr smtp.Address, answer smtp.Disposition) {
 	if answer != smtp.Exists {
-		a.d.deps.Logger.Info("recipient would be refused", "address", addr.String(), "answer", answer.String())
+		a.log.Info("recipient would be refused", "address", addr.String(), "answer", answer.String())
 	}
-	key := a.d.rules.key(addr)
+	key := a.rules.key(addr)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if answer != smtp.Exists {
@@ -86,7 +114,7 @@ func (a *audit) note(addr smtp.Address, answer smtp.Disposition) {
 		clear(a.seen)
 	}
 	select {
-	case a.queue <- auditCase{addr, answer}:
+	case a.queue <- auditCase{addr, answer, a.ask}:
 		a.seen[key] = struct{}{}
 	default: // asked when it comes again
 	}
@@ -94,35 +122,30 @@ func (a *audit) note(addr smtp.Address, answer smtp.Disposition) {
 
 // run asks the primary until ctx ends.
 func (a *audit) run(ctx context.Context) {
-	if a.ask == nil {
-		return
-	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case c := <-a.queue:
-			got, detail, err := a.ask.ask(ctx, c.address)
-			if err != nil {
-				a.retryLater(c.address)
-			}
-			a.compare(c, got, detail)
+			got, detail, err := c.ask.ask(ctx, c.address)
+			a.compare(c, got, detail, err != nil)
 		}
 	}
 }
 
-// retryLater lets an address be asked for again.
-func (a *audit) retryLater(addr smtp.Address) {
+// compare counts an answer of the primary; failed says that there was none, and
+// lets the address be asked for again.
+func (a *audit) compare(c auditCase, primary calloutAnswer, detail string, failed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.seen, a.d.rules.key(addr))
-}
-
-func (a *audit) compare(c auditCase, primary calloutAnswer, detail string) {
+	if c.ask != a.ask {
+		return // of a primary that is not asked any more
+	}
+	if failed {
+		delete(a.seen, a.rules.key(c.address))
+	}
 	result := judgeAudit(c.answer, primary)
-	a.d.metrics.audit.WithLabelValues(result).Inc()
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.results.WithLabelValues(result).Inc()
 	switch result {
 	case "agree":
 		a.st.Agree++
@@ -142,7 +165,7 @@ func (a *audit) compare(c auditCase, primary calloutAnswer, detail string) {
 	if len(a.st.Differences) > auditExamples {
 		a.st.Differences = a.st.Differences[:auditExamples]
 	}
-	a.d.deps.Logger.Warn("recipient audit differs from the primary", "address", diff.Address, "ours", diff.Ours, "primary", diff.Primary, "detail", detail)
+	a.log.Warn("recipient audit differs from the primary", "address", diff.Address, "ours", diff.Ours, "primary", diff.Primary, "detail", detail)
 }
 
 // judgeAudit compares two answers.

@@ -27,7 +27,7 @@ type primary struct {
 	asked atomic.Int64 // RCPT commands
 	conns atomic.Int64
 
-	// To be set before the first connection:
+	// For setup only:
 	tls   *tls.Config       // offers STARTTLS
 	says  map[string]string // other replies, by verb; "" is the greeting
 	offer string            // extensions, each "250-NAME\r\n"
@@ -36,7 +36,7 @@ type primary struct {
 	heard []string // all commands; those within TLS begin with "tls "
 }
 
-func startPrimary(t *testing.T, rcpt func(string) string) *primary {
+func startPrimary(t *testing.T, rcpt func(string) string, setup ...func(*primary)) *primary {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -44,6 +44,9 @@ func startPrimary(t *testing.T, rcpt func(string) string) *primary {
 	}
 	p := &primary{t: t, l: l}
 	p.rcpt.Store(&rcpt)
+	for _, f := range setup {
+		f(p)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {

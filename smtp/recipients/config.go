@@ -54,12 +54,12 @@ const (
 type Config struct {
 	One           SourceConfig   `key:",inline"`
 	Sources       []SourceConfig `key:"sources" doc:"Several sources, each with the keys of this section's single one; an address exists if any of them has it."`
-	WhenStale     string         `key:"when_stale" default:"tempfail" enum:"exact,tempfail,accept" doc:"The answer for unknown addresses while a source is stale: exact (550), tempfail (450) or accept."`
-	Domains       []DomainConfig `key:"domains" doc:"Domains with another when_stale."`
-	Delimiter     string         `key:"delimiter" default:"+" doc:"Characters that begin an address extension: user+list is user. Empty switches extensions off."`
+	WhenStale     string         `key:"when_stale" default:"tempfail" enum:"exact,tempfail,accept" reload:"true" doc:"The answer for unknown addresses while a source is stale: exact (550), tempfail (450) or accept."`
+	Domains       []DomainConfig `key:"domains" reload:"true" doc:"Domains with another when_stale."`
+	Delimiter     string         `key:"delimiter" default:"+" reload:"true" doc:"Characters that begin an address extension: user+list is user. Empty switches extensions off."`
 	CaseSensitive bool           `key:"case_sensitive" default:"false" doc:"Whether User and user are two mailboxes (RFC 5321, section 2.4, permits it)."`
-	Audit         bool           `key:"audit" default:"false" doc:"Refuse nobody; only log what would have been refused, and compare with the primary's own answers."`
-	AuditAddress  string         `key:"audit_address" doc:"host:port of the primary's SMTP server, asked in audit mode; empty compares nothing."`
+	Audit         bool           `key:"audit" default:"false" reload:"true" doc:"Refuse nobody; only log what would have been refused, and compare with the primary's own answers."`
+	AuditAddress  string         `key:"audit_address" reload:"true" doc:"host:port of the primary's SMTP server, asked in audit mode; empty compares nothing."`
 }
 
 // DomainConfig sets one domain apart.

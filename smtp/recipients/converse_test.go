@@ -42,8 +42,7 @@ func TestCalloutSTARTTLS(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			p := startPrimary(t, healthy)
-			p.tls, p.says = tc.tls, tc.says
+			p := startPrimary(t, healthy, func(p *primary) { p.tls, p.says = tc.tls, tc.says })
 			d := newWorld(t).open(calloutConfig(p))
 			expect(t, d, map[string]smtp.Disposition{"user@example.com": smtp.Exists})
 			if got := p.commands(); !strings.HasPrefix(got, tc.want) {
@@ -67,8 +66,7 @@ func TestCalloutSickPrimary(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := startPrimary(t, refuse)
-			p.says = says
+			p := startPrimary(t, refuse, func(p *primary) { p.says = says })
 			w := newWorld(t)
 			cfg := calloutConfig(p)
 			cfg.WhenStale = StaleExact
@@ -121,8 +119,7 @@ func TestCalloutUTF8(t *testing.T) {
 	p := startPrimary(t, healthy)
 	d := newWorld(t).open(calloutConfig(p))
 	expect(t, d, map[string]smtp.Disposition{"jürgen@example.com": smtp.Unsure})
-	p = startPrimary(t, healthy)
-	p.offer = "250-SMTPUTF8\r\n"
+	p = startPrimary(t, healthy, func(p *primary) { p.offer = "250-SMTPUTF8\r\n" })
 	d = newWorld(t).open(calloutConfig(p))
 	expect(t, d, map[string]smtp.Disposition{"jürgen@example.com": smtp.Unknown})
 	if got := p.commands(); !strings.Contains(got, "MAIL FROM:<> SMTPUTF8|RCPT TO:<jürgen@example.com>") {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,11 +34,10 @@ type Deps struct {
 // Directory unites the configured sources. All methods may be called
 // concurrently.
 type Directory struct {
-	cfg      Config
-	rules    rules
+	cfg      Config // as it was at the start
+	policy   atomic.Pointer[policy]
 	sources  []*source
 	callouts []*callout
-	policy   map[string]string // when_stale of domains set apart
 	deps     Deps
 	metrics  *metrics
 	audit    *audit
@@ -59,43 +59,38 @@ func New(cfg Config, deps Deps) (*Directory, error) {
 	if deps.FS == nil {
 		deps.FS = durable.OS()
 	}
-	orDefault(&cfg.WhenStale, StaleTempfail)
+	p, err := cfg.policy()
+	if err != nil {
+		return nil, err
+	}
 	d := &Directory{
 		cfg:     cfg,
-		rules:   rules{caseSensitive: cfg.CaseSensitive, delimiters: cfg.Delimiter},
-		policy:  make(map[string]string),
 		deps:    deps,
 		metrics: newMetrics(deps.Registerer),
 		ran:     make(map[*source]bool),
 	}
-	for _, dom := range cfg.Domains {
-		name, err := smtp.NormalizeDomain(dom.Name)
-		if err != nil {
-			return nil, err
-		}
-		d.policy[name] = dom.WhenStale
-	}
+	d.policy.Store(p)
 	if deps.Dir != "" {
 		if err := deps.FS.MkdirAll(deps.Dir, 0o750); err != nil {
 			return nil, fmt.Errorf("make recipients directory: %w", err)
 		}
 	}
 	for _, sc := range cfg.sources() {
-		if err := d.open(sc); err != nil {
+		if err := d.open(sc, p.rules); err != nil {
 			return nil, err
 		}
 	}
 	if deps.Registerer != nil {
 		deps.Registerer.MustRegister(ageCollector(d.sources)...)
 	}
-	d.audit = newAudit(d)
+	d.audit = newAudit(deps, d.metrics, p)
 	return d, nil
 }
 
 // open makes one source and reads what is on disk.
-func (d *Directory) open(sc SourceConfig) error {
+func (d *Directory) open(sc SourceConfig, r rules) error {
 	if sc.Kind == KindCallout {
-		c, err := newCallout(sc, d.rules, d.deps, d.metrics)
+		c, err := newCallout(sc, r, d.deps, d.metrics)
 		if err != nil {
 			return err
 		}
@@ -106,9 +101,9 @@ func (d *Directory) open(sc SourceConfig) error {
 	if err != nil {
 		return err
 	}
-	snap := snapshot{fs: d.deps.FS, dir: d.deps.Dir, name: sc.Name, identity: fingerprint(sc, d.rules)}
+	snap := snapshot{fs: d.deps.FS, dir: d.deps.Dir, name: sc.Name, identity: fingerprint(sc, r)}
 	s := &source{
-		cfg: sc, rules: d.rules, ours: d.deps.Domains.Has, fetcher: f,
+		cfg: sc, rules: r, ours: d.deps.Domains.Has, fetcher: f,
 		log: d.deps.Logger, alarms: d.deps.Alarms, metrics: d.metrics,
 		keep: snap.write, touch: snap.touch,
 	}
@@ -166,9 +161,10 @@ func (d *Directory) Lookup(ctx context.Context, address string) (smtp.Dispositio
 	if err != nil {
 		return smtp.Unsure, err
 	}
-	answer := d.decide(ctx, a, nil)
+	p := d.policy.Load()
+	answer := d.decide(ctx, p, a, nil)
 	d.metrics.lookups.WithLabelValues(answer.String()).Inc()
-	if d.cfg.Audit {
+	if p.audit {
 		d.audit.note(a, answer)
 		return smtp.Exists, nil
 	}
@@ -176,9 +172,9 @@ func (d *Directory) Lookup(ctx context.Context, address string) (smtp.Dispositio
 }
 
 // decide asks all sources. It notes what they said in ex unless that is nil.
-func (d *Directory) decide(ctx context.Context, a smtp.Address, ex *Explanation) smtp.Disposition {
+func (d *Directory) decide(ctx context.Context, p *policy, a smtp.Address, ex *Explanation) smtp.Disposition {
 	now := time.Now()
-	q := d.rules.query(a)
+	q := p.rules.query(a)
 	full := ""
 	if ex != nil || d.hasTables() {
 		full = a.Local + "@" + a.Domain
@@ -215,11 +211,7 @@ func (d *Directory) decide(ctx context.Context, a smtp.Address, ex *Explanation)
 			loaded = loaded && v.past
 		}
 	}
-	policy, apart := d.policy[a.Domain]
-	if !apart {
-		policy = d.cfg.WhenStale
-	}
-	answer, why := conclude(found, fresh, loaded, policy)
+	answer, why := conclude(found, fresh, loaded, p.stale(a.Domain))
 	if ex != nil {
 		ex.Reason = why
 	}

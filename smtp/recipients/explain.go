@@ -46,8 +46,9 @@ func (d *Directory) Explain(ctx context.Context, address string) (Explanation, e
 	if err != nil {
 		return Explanation{}, err
 	}
-	ex := &Explanation{Address: a.String(), Audit: d.cfg.Audit}
-	ex.Answer = d.decide(ctx, a, ex).String()
+	p := d.policy.Load()
+	ex := &Explanation{Address: a.String(), Audit: p.audit}
+	ex.Answer = d.decide(ctx, p, a, ex).String()
 	return *ex, nil
 }
 
@@ -129,7 +130,7 @@ func (d *Directory) Status() Status {
 	for _, c := range d.callouts {
 		st.Sources = append(st.Sources, c.status(now))
 	}
-	if d.cfg.Audit {
+	if d.policy.Load().audit {
 		st.Audit = d.audit.status()
 	}
 	return st

@@ -360,7 +360,8 @@ func BenchmarkLookup(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	d := &Directory{rules: rules{delimiters: "+"}, metrics: newMetrics(nil)}
+	d := &Directory{metrics: newMetrics(nil)}
+	d.policy.Store(&policy{rules: rules{delimiters: "+"}})
 	d.sources = []*source{{current: &state{keys: bld.done(), whole: true, asOf: time.Now()}}}
 	addresses := make([]string, 4096)
 	for i := range addresses {
