@@ -159,5 +159,7 @@ func TestCalloutHangs(t *testing.T) {
 	if answer, _, err := k.ask(t.Context(), a); answer != calloutUnsure || err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v %v", answer, err)
 	}
-	<-endless
+	if err := <-endless; err == nil {
+		t.Error("it was read to its end")
+	}
 }
