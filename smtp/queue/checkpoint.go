@@ -68,6 +68,9 @@ func (s *Spool) writeCheckpoint(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("mark checkpoint: %w", err)
 	}
+	if err := s.repeatRules(ctx); err != nil {
+		return err
+	}
 	// A message whose record is before the mark must be in the index.
 	s.settled()
 

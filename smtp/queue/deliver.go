@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"understudy/internal/durable"
@@ -152,6 +153,12 @@ func (s *Spool) readEnvelope(m *message) (*smtp.Envelope, error) {
 	return envelopeOf(payload)
 }
 
+// passing reports whether err says something about the machine at this moment, and
+// nothing about the bytes.
+func passing(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
+
 // damaged holds a message whose bytes cannot be read; a loan goes on. A closed log
 // is not damage, and neither are the missing bytes of a message that has left.
 func (s *Spool) damaged(m *message, err error) {
@@ -206,6 +213,9 @@ func (s *Spool) openBody(m *message, payload []byte) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(inline)), nil
 	}
 	f, err := s.fs.OpenFile(s.spillPath(p.spill.name), os.O_RDONLY, 0)
+	if passing(err) {
+		return nil, fmt.Errorf("open %s: %w", m.id, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w: %w", m.id, ErrDamaged, err)
 	}
@@ -290,7 +300,9 @@ func (d *delivery) Open(ctx context.Context) (io.ReadCloser, int64, error) {
 		body, err = d.s.openBody(d.m, payload)
 	}
 	if err != nil {
-		d.s.damaged(d.m, err)
+		if !passing(err) {
+			d.s.damaged(d.m, err)
+		}
 		return nil, 0, err
 	}
 	return body, d.m.size, nil

@@ -289,7 +289,10 @@ func (d *draft) commit(ctx context.Context, env *smtp.Envelope, header []byte, p
 	}
 	d.Discard()
 	if d.kept && d.file != nil {
-		err = errors.Join(err, d.file.release())
+		if closeErr := d.file.release(); closeErr != nil {
+			// The bytes are synced, or their message has failed already.
+			d.s.logger.Warn("spill file not closed", "file", d.file.name.String(), "err", closeErr)
+		}
 	}
 	return err
 }
@@ -370,14 +373,14 @@ func (s *Spool) accept(ctx context.Context, d *draft, env *smtp.Envelope, header
 // certain. In the second case a tombstone keeps it from coming back after a
 // restart, and its spill file stays until that is synced.
 func (s *Spool) appendFailed(d *draft, m *message, err error) error {
-	switch {
-	case errors.Is(err, durable.ErrPoisoned):
+	if errors.Is(err, durable.ErrPoisoned) {
 		s.log.AppendLazy(kindRemoved, appendTombstone(nil, m.id, m.gen+1, time.Now()))
 		s.mu.Lock()
 		s.bury(m, m.gen+1)
 		s.mu.Unlock()
 		d.kept = true
-	case errors.Is(err, durable.ErrNoSpace):
+	}
+	if errors.Is(err, durable.ErrNoSpace) {
 		s.space.exhausted()
 		return fmt.Errorf("%w: %w", smtp.ErrFull, err)
 	}

@@ -47,8 +47,9 @@ func (s *Spool) watchSpace() {
 		s.space.last.Load()>>20, s.cfg.ReserveBytes>>20))
 }
 
-// housekeep does what needs doing now. An error ends the round; the next one
-// tries again.
+// housekeep does what needs doing now. The next round repeats what failed; the
+// other steps go on meanwhile: one that finds no space must not keep another from
+// freeing some.
 func (s *Spool) housekeep(ctx context.Context) {
 	for _, step := range []struct {
 		name string
@@ -60,11 +61,12 @@ func (s *Spool) housekeep(ctx context.Context) {
 		{"remove segments", s.erase},
 		{"checkpoint", s.checkpointIfDue},
 	} {
-		if err := step.do(ctx); err != nil {
-			if ctx.Err() == nil && !errors.Is(err, durable.ErrClosed) {
-				s.logger.Warn("housekeeping of the spool failed, it is tried again", "step", step.name, "err", err)
-			}
+		err := step.do(ctx)
+		if ctx.Err() != nil || errors.Is(err, durable.ErrClosed) {
 			return
+		}
+		if err != nil {
+			s.logger.Warn("housekeeping of the spool failed, it is tried again", "step", step.name, "err", err)
 		}
 	}
 }

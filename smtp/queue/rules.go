@@ -52,6 +52,25 @@ func (s *Spool) SetHoldRules(ctx context.Context, rules []HoldRule) error {
 	return nil
 }
 
+// repeatRules writes the rules to the log again: the segment that has them may go,
+// and should no checkpoint be readable, the log must still have them.
+func (s *Spool) repeatRules(ctx context.Context) error {
+	s.rulesMu.Lock()
+	defer s.rulesMu.Unlock()
+	rules := s.rules.Load()
+	if rules == nil {
+		return nil
+	}
+	text, err := json.Marshal(*rules)
+	if err != nil {
+		return fmt.Errorf("encode hold rules: %w", err)
+	}
+	if _, err := s.log.Append(ctx, kindRules, text); err != nil {
+		return fmt.Errorf("repeat hold rules: %w", err)
+	}
+	return nil
+}
+
 // judge gives a new message its first state.
 func (s *Spool) judge(m *message, env *smtp.Envelope) {
 	if v := env.Verdict; v != nil && v.Action == smtp.Quarantine {

@@ -54,7 +54,6 @@ func (s *space) room(n int64) bool {
 	return now >= s.full.Load() && s.last.Load()-max(n, 0) >= s.reserve
 }
 
-// exhausted notes that a write found no space.
 // roomForCopies says whether compaction may write: it frees more than it takes, so
 // it may use half of the reserve.
 func (s *space) roomForCopies() bool {
@@ -62,4 +61,5 @@ func (s *space) roomForCopies() bool {
 	return s.clock.now() >= s.full.Load() && s.last.Load() >= s.reserve/2
 }
 
+// exhausted notes that a write found no space.
 func (s *space) exhausted() { s.full.Store(s.clock.now() + int64(spaceAge)) }

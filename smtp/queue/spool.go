@@ -41,7 +41,8 @@ type Spool struct {
 	running  atomic.Bool
 	closed   atomic.Bool
 	// dirty: the disk has refused records, so that the log may lack states the
-	// index has. The next checkpoint cures that.
+	// index has. The next checkpoint cures that, and shows whether the disk can be
+	// written again where nobody else does.
 	dirty atomic.Bool
 
 	// pending is held for reading while a message is on disk and not in the index
@@ -193,8 +194,8 @@ func maxRecord(cfg Config) int64 { return min(cfg.SegmentBytes/4, 16<<20) }
 
 // diskHealth is called by the log's writer.
 func (s *Spool) diskHealth(err error) {
+	s.dirty.Store(true)
 	if err == nil {
-		s.dirty.Store(true)
 		s.alarms.Clear("queue:disk")
 		return
 	}
