@@ -155,6 +155,9 @@ func (rt *route) learn(h *hopState, j *job, kinds []kind, answers []wire.Answer,
 		case policy:
 			h.m.refuse(now, id, describe(a), true)
 		case refused:
+			if a.Stage == wire.StageRcpt {
+				h.m.nobody()
+			}
 			h.m.refuse(now, id, describe(a), false)
 		case busy:
 			if a.Code == 421 {

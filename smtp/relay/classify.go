@@ -77,7 +77,7 @@ func aboutHop(a wire.Answer) bool {
 	switch {
 	case a.Stage == wire.StageFinal:
 		// The content was seen. 5.7.1 is a filter's word about it.
-		return strings.HasPrefix(e, "5.3.") && e != "5.3.4" || strings.HasPrefix(e, "5.5.")
+		return strings.HasPrefix(e, "5.3.") && e != "5.3.4" || strings.HasPrefix(e, "5.4.") || strings.HasPrefix(e, "5.5.")
 	case strings.HasPrefix(e, "5.1.") || strings.HasPrefix(e, "5.2.") || strings.HasPrefix(e, "5.6.") || e == "5.3.4":
 		return false
 	case e != "":

@@ -33,7 +33,8 @@
 //   - A 5xx counts only from a hop that has accepted something since it came
 //     up. One that may be about the hop and not the message (at MAIL, 5.7.x at
 //     RCPT ...) counts only the second time, with an acceptance in between.
-//     Until then it is Deferred.
+//     Until then it is Deferred. A hop that knows none of the recipients of many
+//     messages in a row has to prove itself again.
 //   - While a hop is down or paused, no message is tried, and none gets a
 //     back-off; its return makes everything due at once.
 //   - Every delivery taken is ended with Done, once. Unknown is Deferred.

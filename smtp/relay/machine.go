@@ -40,6 +40,10 @@ type tuning struct {
 	crowdedAfter time.Duration // how long a refused further connection is remembered
 }
 
+// doubtFactor times pauseAfter messages in a row with nobody known to a hop make it
+// unproven.
+const doubtFactor = 4
+
 // Waits of a hop that is paused because it answers "not now" to everything.
 const (
 	busyFirst = 2 * time.Second
@@ -64,6 +68,7 @@ type machine struct {
 	accepted uint64 // acceptances, ever
 	streak   map[string]bool
 	refusals bool // a 5xx is among the streak
+	unknown  int  // messages in a row whose recipients it did not know
 
 	shut int           // connections in a row that were refused with 5xx
 	wait time.Duration // of Paused
@@ -79,7 +84,7 @@ func newMachine(t tuning, now time.Time) *machine {
 // fresh is the state of knowledge about a hop that has just come up.
 func (m *machine) fresh() {
 	m.limit, m.threshold = 1, float64(m.t.max)
-	m.proven, m.refusals, m.wait = false, false, 0
+	m.proven, m.refusals, m.wait, m.unknown = false, false, 0, 0
 	m.streak = map[string]bool{}
 }
 
@@ -156,7 +161,7 @@ func (m *machine) accept(now time.Time) {
 		m.enter(Up, now, "")
 		m.fresh()
 	}
-	m.proven, m.refusals = true, false
+	m.proven, m.refusals, m.unknown = true, false, 0
 	clear(m.streak)
 	if m.limit < m.threshold {
 		m.limit++ // each message of a round adds one: the next round has twice as many
@@ -186,6 +191,15 @@ func (m *machine) refuse(now time.Time, id, why string, own bool) {
 		m.suspect(now, id, why)
 	} else {
 		m.retry(now)
+	}
+}
+
+// nobody: the hop knew none of a message's recipients. They existed when the message
+// was taken: many in a row say that it has lost its list, and its refusals do not
+// count until it has accepted something again.
+func (m *machine) nobody() {
+	if m.unknown++; m.unknown >= doubtFactor*m.t.pauseAfter {
+		m.proven = false
 	}
 }
 

@@ -39,6 +39,9 @@ func TestMachine(t *testing.T) {
 		{"the same message counts once", "refuse:a refuse:a refuse:a refuse:a", "up limit=1 unproven"},
 		{"an acceptance ends the row", "own:a own:b accept own:c own:d", "up limit=2 proven"},
 		{"proven: refusals about messages do not count", "accept refuse:a refuse:b refuse:c refuse:d", "up limit=2 proven"},
+		{"proven: many who are unknown", "accept nobody*11", "up limit=2 proven"},
+		{"too many who are unknown", "accept nobody*12", "up limit=2 unproven"},
+		{"an acceptance ends that row", "accept nobody*11 accept nobody*11", "up limit=3 proven"},
 		{"proven: those of its own do", "accept own:a own:b own:c", "paused limit=0 proven"},
 		{"busy all the time", "accept busy:a busy:b busy:c", "paused limit=0 proven"},
 		{"paused is not tried at once", "own:a own:b own:c +29s", "paused limit=0 unproven"},
@@ -79,6 +82,8 @@ func TestMachine(t *testing.T) {
 					m.reached(now)
 				case "refuse":
 					m.refuse(now, id, "x", false)
+				case "nobody":
+					m.nobody()
 				case "own":
 					m.refuse(now, id, "x", true)
 				case "busy":
@@ -204,6 +209,7 @@ func TestClassify(t *testing.T) {
 		{answer(wire.StageRcpt, 554, "5.7.1", "Relay access denied"), policy, d, d, ref},
 		{answer(wire.StageRcpt, 550, "", "relaying denied"), policy, d, d, ref},
 		{answer(wire.StageRcpt, 554, "5.4.6", "loop"), policy, d, d, ref},
+		{answer(wire.StageFinal, 554, "5.4.6", "loop"), policy, d, d, ref},
 		{answer(wire.StageMail, 550, "5.7.1", "no"), policy, d, d, ref},
 		{answer(wire.StageMail, 530, "5.7.0", "STARTTLS first"), policy, d, d, ref},
 		{answer(wire.StageData, 554, "5.5.1", "no valid recipients"), policy, d, d, ref},

@@ -67,9 +67,11 @@ func TestTargets(t *testing.T) {
 	odd := &dns.TLSA{Usage: 1, Selector: 1, MatchingType: 1, Certificate: strings.Repeat("ab", 32)}
 	enforce := "version: STSv1\r\nmode: enforce\r\nmx: a.test\r\nmx: *.b.test\r\nmax_age: 86400\r\n"
 	full := &fakeDNS{
-		mx:   map[string][]string{"d.test": {"a.test", "x.b.test", "evil.test"}, "null.test": {""},
+		mx: map[string][]string{
+			"d.test": {"a.test", "x.b.test", "evil.test"}, "null.test": {""},
 			// mx2.test is this host: whoever stands at or behind it would send the mail back.
-			"backed.test": {"a.test", "MX2.test", "mx3.test"}, "own.test": {"mx2.test", "a.test"}},
+			"backed.test": {"a.test", "MX2.test", "mx3.test"}, "own.test": {"mx2.test", "a.test"},
+		},
 		tlsa: map[string][]*dns.TLSA{"a.test:25": {ee}, "odd.test:25": {odd}},
 		txt:  map[string]string{"_mta-sts.d.test": "v=STSv1; id=1;"},
 	}

@@ -1,0 +1,82 @@
+package relay
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"understudy/smtp"
+)
+
+// A primary that was there all the time comes to know nobody any more: its list is
+// empty. The connection does not tell, so it stays proven; still, it must not get
+// through the queue.
+func TestProvenHopThatKnowsNobodyIsDoubted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hop := newFakeHop(modern...)
+		g := newRig(t, nil, hop.dial, "smtp://mx1.test")
+		g.start()
+		g.q.add("proves", "x\r\n", "u@x")
+		synctest.Wait()
+		hop.set(func() { hop.rcpt = func(string) string { return "550 5.1.1 no such user" } })
+		g.q.fill(200)
+		<-time.After(time.Hour)
+		if n := g.q.answered() - 1; n != 20 {
+			t.Errorf("%d of 200 were given up, want 20", n)
+		}
+		if s := g.status(); s.State != "paused" || !strings.Contains(g.alarms.String(), "paused") {
+			t.Errorf("%+v, alarms %s", s, g.alarms)
+		}
+		hop.set(func() { hop.rcpt = nil })
+		if err := g.Resume(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if g.q.left() != 0 || hop.received() != 181 {
+			t.Errorf("%d left, %d received", g.q.left(), hop.received())
+		}
+		g.stop()
+	})
+}
+
+// A few who are gone, among others who are not, are no reason to doubt.
+func TestProvenHopIsBelievedWhoIsGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hop := newFakeHop(modern...)
+		hop.rcpt = func(addr string) string {
+			if strings.HasSuffix(addr, "0@x.test") {
+				return ""
+			}
+			return "550 5.1.1 no such user"
+		}
+		g := newRig(t, nil, hop.dial, "smtp://mx1.test")
+		g.q.fill(300)
+		g.start()
+		<-time.After(time.Hour)
+		if g.q.left() != 0 || g.alarms.String() != "map[]" {
+			t.Errorf("%d left, alarms %s", g.q.left(), g.alarms)
+		}
+		g.stop()
+	})
+}
+
+// What does not leave the machine needs no protection on the way.
+func TestRequireTLSToUnixSocket(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hop := newFakeHop("PIPELINING")
+		hop.lmtp = true
+		g := newRig(t, nil, hop.dial, "lmtp:///run/lmtp.sock")
+		g.q.edit = func(env *smtp.Envelope) { env.RequireTLS = true }
+		g.q.add("m", "x\r\n", "u@x")
+		g.start()
+		<-time.After(time.Second)
+		if hop.received() != 1 || g.q.left() != 0 {
+			t.Errorf("received %d: %s", hop.received(), g.status().LastError)
+		}
+		g.stop()
+	})
+}
