@@ -4,8 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -24,6 +26,42 @@ func TestLock(t *testing.T) {
 		t.Errorf("second lock: %v", err)
 	}
 	release()
+	release()
+	again, err := Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+}
+
+// A copy of the descriptor, as a child has between fork and exec, does not keep the
+// lock.
+func TestLockIsReleasedForCopies(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	release, err := Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("no /proc/self/fd:", err)
+	}
+	for _, e := range fds {
+		name := filepath.Join("/proc/self/fd", e.Name())
+		if target, err := os.Readlink(name); err != nil || target != filepath.Join(dir, lockName) {
+			continue
+		}
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		dup, err := syscall.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Close(dup) })
+	}
 	release()
 	again, err := Lock(dir)
 	if err != nil {

@@ -42,5 +42,10 @@ func Lock(dir string) (release func(), err error) {
 	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("write lock: %w", err), f.Close())
 	}
-	return sync.OnceFunc(func() { _ = f.Close() }), nil
+	return sync.OnceFunc(func() {
+		// Closing is not enough: a child that was forked and has not reached its exec
+		// yet holds a copy of the descriptor, and with it the lock.
+		_ = control(f, func(fd int) error { return syscall.Flock(fd, syscall.LOCK_UN) })
+		_ = f.Close()
+	}), nil
 }
