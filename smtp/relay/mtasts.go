@@ -31,6 +31,9 @@ const (
 	// policy that could not be fetched is left alone.
 	stsCheck = 10 * time.Minute
 	stsRetry = 5 * time.Minute
+	// stsRenew is how often a policy that has not changed is fetched again, so that
+	// nobody can wait for its end (RFC 8461, section 10.2).
+	stsRenew = 24 * time.Hour
 )
 
 var errSTS = errors.New("not a policy")
@@ -140,6 +143,7 @@ type stsEntry struct {
 	id      string
 	expires time.Time
 	next    time.Time // when to look again
+	renew   time.Time // when to fetch again what has not changed
 }
 
 func newSTSCache(r Resolver, client *http.Client, roots *x509.CertPool) *stsCache {
@@ -173,7 +177,7 @@ func (c *stsCache) policy(ctx context.Context, domain string) (stsPolicy, error)
 	records, err := c.resolver.TXT(ctx, "_mta-sts."+domain)
 	id := stsRecordID(records)
 	switch {
-	case err != nil || id == "" || id == e.id:
+	case err != nil || id == "" || id == e.id && now.Before(e.renew):
 		e.next = now.Add(stsCheck)
 		if e.id == "" {
 			e.expires = e.next
@@ -181,7 +185,10 @@ func (c *stsCache) policy(ctx context.Context, domain string) (stsPolicy, error)
 	default:
 		var p stsPolicy
 		if p, err = c.fetch(ctx, domain); err == nil {
-			e = &stsEntry{policy: p, id: id, expires: now.Add(p.maxAge), next: now.Add(stsCheck)}
+			e = &stsEntry{
+				policy: p, id: id, expires: now.Add(p.maxAge), next: now.Add(stsCheck),
+				renew: now.Add(min(p.maxAge/2, stsRenew)),
+			}
 		} else {
 			e.next = now.Add(stsRetry)
 			if e.id == "" {

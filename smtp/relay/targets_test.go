@@ -202,6 +202,18 @@ func TestSTSCache(t *testing.T) {
 		if mode() != "enforce" || web.asked != 1 {
 			t.Errorf("the id did not change, fetched %d times", web.asked)
 		}
+		<-time.After(20 * time.Hour)
+		if mode() != "enforce" || web.asked != 2 {
+			t.Errorf("not renewed before it runs out, fetched %d times", web.asked)
+		}
+		web.code = 0
+		<-time.After(4 * time.Hour)
+		if mode() != "enforce" {
+			t.Error("an attacker who drops the web server as the policy runs out turns it off")
+		}
+		web.code = 200
+		<-time.After(10 * time.Minute)
+		_ = mode()
 		d.txt = nil
 		<-time.After(time.Hour)
 		if mode() != "enforce" {
