@@ -1,7 +1,10 @@
 package relay
 
 import (
+	"context"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,6 +79,37 @@ func TestRequireTLSToUnixSocket(t *testing.T) {
 		<-time.After(time.Second)
 		if hop.received() != 1 || g.q.left() != 0 {
 			t.Errorf("received %d: %s", hop.received(), g.status().LastError)
+		}
+		g.stop()
+	})
+}
+
+// A hop that goes dark takes as long as one attempt to connect, not one for each
+// message that had been given to it.
+func TestMessagesLeaveAHopThatGoesDark(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newFakeHop(modern...), newFakeHop(modern...)
+		var dark atomic.Bool
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+			switch {
+			case address != "mx1.test:25":
+				return second.dial(ctx, network, address)
+			case dark.Load():
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return first.dial(ctx, network, address)
+		}
+		g := newRig(t, nil, dial, "smtp://mx1.test", "smtp://mx3.test")
+		g.start()
+		g.q.fill(200)
+		<-time.After(5 * time.Minute) // idle connections have ended
+		dark.Store(true)
+		g.q.fill(200)
+		<-time.After(40 * time.Second)
+		if first.received() != 200 || second.received() != 200 {
+			t.Errorf("%d and %d received, %d left", first.received(), second.received(), g.q.left())
 		}
 		g.stop()
 	})

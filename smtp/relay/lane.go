@@ -60,10 +60,23 @@ func (l *lane) run(soft, hard context.Context, r *Relay, post func(event)) {
 	for j := range l.in {
 		c, err := l.ready(soft, hard, r, post)
 		if err != nil {
-			post(event{hop: l.hop, lane: l, job: j, answers: unsentAnswers(len(j.pending), err), relay: "none"})
+			l.giveBack(j, err, post)
 			continue
 		}
 		l.send(hard, r, c, j, post)
+	}
+}
+
+// giveBack returns a message that could not be sent, and all behind it: another hop
+// may be up, and each attempt to connect takes its time.
+func (l *lane) giveBack(j *job, err error, post func(event)) {
+	for ok := true; ok; {
+		post(event{hop: l.hop, lane: l, job: j, answers: unsentAnswers(len(j.pending), err), relay: "none"})
+		select {
+		case j, ok = <-l.in:
+		default:
+			return
+		}
 	}
 }
 
