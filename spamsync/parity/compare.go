@@ -60,11 +60,21 @@ func same(a, b Judgement) bool {
 	return true
 }
 
-// floor is how far one site's judgements of the same message are apart: what 95 of
-// 100 messages stay below.
+// floor is how far one site's judgements of the same message are apart.
 type floor struct {
-	score   float64
+	// score is what 95 of 100 messages stay below.
+	score float64
+	// symbols are the greatest distances, of those symbols that change at all.
 	symbols map[string]float64
+}
+
+// of is how far the scores of a message with those symbols may be apart.
+func (f floor) of(symbols []string) float64 {
+	sum := f.score + rounding
+	for _, name := range symbols {
+		sum += f.symbols[name]
+	}
+	return sum
 }
 
 // distances gathers how far judgements of one message at one site are apart.
@@ -91,7 +101,9 @@ func (d *distances) add(list []Judgement) {
 func (d *distances) floor() floor {
 	f := floor{score: percentile(d.scores), symbols: make(map[string]float64, len(d.symbols))}
 	for name, list := range d.symbols {
-		f.symbols[name] = percentile(list)
+		if widest := slices.Max(list); widest > rounding {
+			f.symbols[name] = widest
+		}
 	}
 	return f
 }
@@ -137,13 +149,12 @@ func (s span) String() string {
 }
 
 // distinguish names in what the judgements of one message at both sites do not
-// overlap, beyond the noise.
+// overlap, beyond the noise. A symbol that changes its score from one time to the
+// next at one site may differ between the sites by as much, which lets it vanish
+// around zero, and may carry the score over a threshold; all others must agree.
 func distinguish(here, peer []Judgement, noise floor) []Difference {
 	var out []Difference
-	actionsHere, actionsPeer := actions(here), actions(peer)
-	if !overlap(actionsHere, actionsPeer) {
-		out = append(out, Difference{Aspect: "action", Here: actionsHere[0], Peer: actionsPeer[0]})
-	}
+	all := names(here, peer)
 	a, b := newSpan(), newSpan()
 	for _, j := range here {
 		a.add(j.Score)
@@ -151,22 +162,35 @@ func distinguish(here, peer []Judgement, noise floor) []Difference {
 	for _, j := range peer {
 		b.add(j.Score)
 	}
-	if a.apart(b, noise.score+rounding) {
+	tolerance := noise.of(all)
+	actionsHere, actionsPeer := actions(here), actions(peer)
+	byNoise := a.apart(b, rounding) && !a.apart(b, tolerance)
+	if !overlap(actionsHere, actionsPeer) && !byNoise {
+		out = append(out, Difference{Aspect: "action", Here: actionsHere[0], Peer: actionsPeer[0]})
+	}
+	if a.apart(b, tolerance) {
 		out = append(out, Difference{Aspect: "score", Here: a.String(), Peer: b.String()})
 	}
-	for _, name := range names(here, peer) {
+	for _, name := range all {
 		a, b := symbolSpan(here, name), symbolSpan(peer, name)
+		changes := noise.symbols[name]
 		switch {
 		case a.n == len(here) && b.n == 0:
-			out = append(out, Difference{Aspect: "symbol", Name: name, Here: a.String()})
+			if changes == 0 || a.apart(zero(), changes) {
+				out = append(out, Difference{Aspect: "symbol", Name: name, Here: a.String()})
+			}
 		case b.n == len(peer) && a.n == 0:
-			out = append(out, Difference{Aspect: "symbol", Name: name, Peer: b.String()})
-		case a.n > 0 && b.n > 0 && a.apart(b, noise.symbols[name]+rounding):
+			if changes == 0 || b.apart(zero(), changes) {
+				out = append(out, Difference{Aspect: "symbol", Name: name, Peer: b.String()})
+			}
+		case a.n > 0 && b.n > 0 && a.apart(b, changes+rounding):
 			out = append(out, Difference{Aspect: "symbol", Name: name, Here: a.String(), Peer: b.String()})
 		}
 	}
 	return out
 }
+
+func zero() span { return span{n: 1} }
 
 func actions(list []Judgement) []string {
 	var out []string

@@ -26,7 +26,7 @@ type Fingerprint struct {
 	Groups  map[string]string  `json:"-"`
 	// Actions are the thresholds; an action without one is absent.
 	Actions map[string]float64 `json:"actions"`
-	// Maps are digests of the content, by name and what the map is for.
+	// Maps are digests of the content by the name of the file.
 	Maps map[string]string `json:"maps"`
 	// Learned is how many messages the classifier learned.
 	Learned int `json:"learned"`
@@ -89,12 +89,12 @@ func (r *Rspamd) fingerprint(ctx context.Context) (Fingerprint, error) {
 }
 
 // maps reads the content of every map the controller shows. Numbers and paths of
-// maps differ from machine to machine: they are named by file and purpose.
+// maps differ from machine to machine, and a map that several rules share is shown
+// with the purpose of any of them: they are named by file alone.
 func (r *Rspamd) maps(ctx context.Context, f *Fingerprint) error {
 	var maps []struct {
-		ID          uint64 `json:"map"`
-		URI         string `json:"uri"`
-		Description string `json:"description"`
+		ID  uint64 `json:"map"`
+		URI string `json:"uri"`
 	}
 	if _, err := r.controller(ctx, "/maps", nil, &maps); err != nil {
 		return err
@@ -104,10 +104,7 @@ func (r *Rspamd) maps(ctx context.Context, f *Fingerprint) error {
 		if _, err := r.controller(ctx, "/getmap", http.Header{"Map": {strconv.FormatUint(m.ID, 10)}}, &content); err != nil {
 			return fmt.Errorf("map %s: %w", m.URI, err)
 		}
-		name := path.Base(m.URI)
-		if m.Description != "" {
-			name += " (" + link.Text(m.Description, 80) + ")"
-		}
+		name := link.Text(path.Base(m.URI), 120)
 		sum := sha256.Sum256(content)
 		digest := hex.EncodeToString(sum[:6])
 		if other, taken := f.Maps[name]; taken { // several of one name count together
@@ -122,7 +119,7 @@ func (r *Rspamd) maps(ctx context.Context, f *Fingerprint) error {
 func joined(a, b string) string {
 	list := append(strings.Split(a, " "), b)
 	slices.Sort(list)
-	return strings.Join(list, " ")
+	return strings.Join(slices.Compact(list), " ")
 }
 
 // differ names what two fingerprints do not share. Symbols that only one site has

@@ -126,6 +126,37 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestNoiseOfOneSymbol: what Bayes says depends a little on the process that judges.
+func TestNoiseOfOneSymbol(t *testing.T) {
+	t.Parallel()
+	site := func(offset float64) func(string, int) (Judgement, error) {
+		return func(name string, n int) (Judgement, error) {
+			switch {
+			case name == "m01": // it changes at both sites
+				return judged("no action", 3+float64(n%2), "X", 3.0, "BAYES", float64(n%2)), nil
+			case name == "m02" && offset != 0: // between the sites by as much, over a threshold
+				return judged("greylist", 3.6, "X", 3.0, "BAYES", 0.6), nil
+			case name == "m03" && offset != 0: // and around zero
+				return judged("no action", 3, "X", 3.0, "HAM", 0.0), nil
+			}
+			return judged("no action", 3, "X", 3.0, "BAYES", 0.0), nil
+		}
+	}
+	r := run(t, 40, site(0), site(1))
+	if r.Probe.Unequal < 2 || r.Probe.Different != 1 || r.Probe.Named[0].Name != "m03" {
+		t.Errorf("%+v", r.Probe)
+	}
+	// HAM, which never changes anywhere, is the one difference.
+	if d := cmp.Diff([]Difference{{Aspect: "symbol", Name: "HAM", Peer: "0"}}, r.Probe.Named[0].Differences); d != "" {
+		t.Error(d)
+	}
+	// A lower threshold changes the action and nothing else: never noise.
+	strict := func(string, int) (Judgement, error) { return judged("reject", 3, "X", 3.0, "BAYES", 0.0), nil }
+	if r := run(t, 10, site(0), strict); r.Probe.Different < 9 {
+		t.Errorf("%+v", r.Probe)
+	}
+}
+
 func TestProbeWithoutAnswers(t *testing.T) {
 	t.Parallel()
 	equal := func(string, int) (Judgement, error) { return judged("no action", 0), nil }
