@@ -21,6 +21,8 @@ type connection struct {
 	// authentic: the certificate proves the host's name, or is pinned. What
 	// needs REQUIRETLS goes no other way (RFC 8689, section 4.2.1).
 	authentic bool
+	// tlsFailed: it is plain text because TLS, which was offered, did not work.
+	tlsFailed bool
 }
 
 // target is one host of a hop and how to protect the connection to it.
@@ -62,7 +64,8 @@ func (r *Relay) connectTo(ctx context.Context, h Hop, t target) (*connection, er
 	var authentic bool
 	tc, required := r.tlsConfig(h, t, &authentic)
 	c, err := r.greet(ctx, h, t, tc, required)
-	if errors.Is(err, wire.ErrTLS) && !required && !h.ImplicitTLS {
+	tlsFailed := errors.Is(err, wire.ErrTLS) && !required && !h.ImplicitTLS
+	if tlsFailed {
 		r.log.InfoContext(ctx, "TLS failed, trying plain text", "hop", h.String(), "host", t.host, "err", err)
 		authentic = false
 		c, err = r.greet(ctx, h, t, nil, false)
@@ -72,6 +75,7 @@ func (r *Relay) connectTo(ctx context.Context, h Hop, t target) (*connection, er
 	}
 	return &connection{
 		Client: c, relay: relayName(h, t.host, c.RemoteAddr()), tls: tlsName(c.TLS()), authentic: authentic,
+		tlsFailed: tlsFailed,
 	}, nil
 }
 

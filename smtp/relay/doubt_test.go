@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -110,6 +111,27 @@ func TestMessagesLeaveAHopThatGoesDark(t *testing.T) {
 		<-time.After(40 * time.Second)
 		if first.received() != 200 || second.received() != 200 {
 			t.Errorf("%d and %d received, %d left", first.received(), second.received(), g.q.left())
+		}
+		g.stop()
+	})
+}
+
+// A handshake that fails may work in a minute: what needs TLS waits, it is not
+// refused for good.
+func TestRequireTLSWaitsWhereTheHandshakeFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hop := newFakeHop(append([]string{"REQUIRETLS"}, modern...)...)
+		hop.tls = &tls.Config{} // no certificate: every handshake fails
+		g := newRig(t, nil, hop.dial, "smtp://mx1.test")
+		g.q.add("proves", "x\r\n", "u@x")
+		g.start()
+		<-time.After(5 * time.Second)
+		g.q.edit = func(env *smtp.Envelope) { env.RequireTLS = true }
+		g.q.add("m", "x\r\n", "u@x")
+		<-time.After(5 * time.Second)
+		if hop.received() != 1 || g.q.outcomes("m") != "" || g.q.left() != 1 {
+			t.Errorf("%d received, the message: %q; %+v", hop.received(), g.q.outcomes("m"), g.status())
 		}
 		g.stop()
 	})

@@ -115,6 +115,16 @@ func (l *lane) send(hard context.Context, r *Relay, c *connection, j *job, post 
 	if l.hop.hop.Network == "unix" {
 		m.RequireTLS = false // what does not leave the machine needs no protection
 	}
+	if m.RequireTLS && c.tlsFailed {
+		// RFC 3207, section 4: 454 is TLS that is not there for the moment.
+		rep := wire.Reply{Code: 454, Enhanced: "4.7.0", Text: "REQUIRETLS needed, TLS with the next hop does not work at the moment"}
+		answers := unsentAnswers(len(m.To), nil)
+		for i := range answers {
+			answers[i].Reply, answers[i].At = rep, time.Now()
+		}
+		done(answers)
+		return
+	}
 	if m.RequireTLS && !c.authentic {
 		done(refuseAll(len(m.To), wire.Reply{
 			Code: 550, Enhanced: "5.7.30",
