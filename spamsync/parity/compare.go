@@ -77,6 +77,20 @@ func (f floor) of(symbols []string) float64 {
 	return sum
 }
 
+// classifiers are the symbols of Rspamd's classifier. Their scores differ a little
+// from one start of Rspamd to the next, for it guesses a message's language by
+// chance; a comparison of an instance with itself does not show that.
+func classifiers() []string { return []string{"BAYES_HAM", "BAYES_SPAM"} }
+
+// bayes is what the classifier says of a message; 0 where it says nothing.
+func bayes(j Judgement) float64 {
+	sum := 0.0
+	for _, name := range classifiers() {
+		sum += j.Symbols[name].Score
+	}
+	return sum
+}
+
 // distances gathers how far judgements of one message at one site are apart.
 type distances struct {
 	scores  []float64
@@ -98,10 +112,14 @@ func (d *distances) add(list []Judgement) {
 	}
 }
 
-func (d *distances) floor() floor {
+// floor is the noise; what a classifier says has at least that of bayes.
+func (d *distances) floor(bayes float64) floor {
 	f := floor{score: percentile(d.scores), symbols: make(map[string]float64, len(d.symbols))}
+	for _, name := range classifiers() {
+		f.symbols[name] = bayes
+	}
 	for name, list := range d.symbols {
-		if widest := slices.Max(list); widest > rounding {
+		if widest := slices.Max(list); widest > max(rounding, f.symbols[name]) {
 			f.symbols[name] = widest
 		}
 	}

@@ -72,7 +72,7 @@ func (c *Comparer) Compare(ctx context.Context, messages []Message) (Report, err
 
 	before, watched := c.watch(ctx)
 	from := time.Now()
-	p, err := probe(ctx, c.here, c.peer, messages)
+	p, err := probe(ctx, c.here, c.peer, messages, c.cfg.BayesTolerance)
 	if err != nil {
 		return r, err
 	}

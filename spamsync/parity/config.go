@@ -22,6 +22,7 @@ type Config struct {
 	Corpus           string        `key:"corpus" doc:"Directory or mbox of messages for scheduled comparisons instead of generated ones."`
 	Timeout          time.Duration `key:"timeout" default:"30s" doc:"Longest time for one judgement."`
 	MaxClockOffset   time.Duration `key:"max_clock_offset" default:"2s" doc:"How far the clocks of both sites may be apart."`
+	BayesTolerance   float64       `key:"bayes_tolerance" default:"2" doc:"How far the classifier's scores for one message may be apart; they differ a little from one start of Rspamd to the next. On average over all messages 0.25 is the limit."`
 	Resolver         string        `key:"resolver" doc:"DNS server that this site's engine asks, host:port; with peer_resolver, to compare their answers."`
 	PeerResolver     string        `key:"peer_resolver" doc:"DNS server that the other site's engine asks, host:port."`
 	Names            []string      `key:"names" default:"2.0.0.127.zen.spamhaus.org, dbltest.com.dbl.spamhaus.org, test.uribl.com.multi.uribl.com" doc:"Names that both DNS servers are asked for; the test entries of the block lists in use show a server that is blocked there."`
@@ -31,7 +32,7 @@ type Config struct {
 // DefaultConfig returns the defaults that the tags name.
 func DefaultConfig() Config {
 	return Config{
-		Samples: 50, Timeout: 30 * time.Second, MaxClockOffset: 2 * time.Second,
+		Samples: 50, Timeout: 30 * time.Second, MaxClockOffset: 2 * time.Second, BayesTolerance: 2,
 		Names: []string{"2.0.0.127.zen.spamhaus.org", "dbltest.com.dbl.spamhaus.org", "test.uribl.com.multi.uribl.com"},
 	}
 }
@@ -69,6 +70,9 @@ func (c Config) Validate() error {
 	}
 	if c.Timeout <= 0 {
 		fault("timeout: must be positive")
+	}
+	if c.BayesTolerance < 0 {
+		fault("bayes_tolerance: must not be negative")
 	}
 	if c.MaxClockOffset <= 0 {
 		fault("max_clock_offset: must be positive")

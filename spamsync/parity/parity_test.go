@@ -53,7 +53,7 @@ func messages(n int) []Message {
 
 func run(t *testing.T, n int, here, peer func(name string, n int) (Judgement, error)) Report {
 	t.Helper()
-	p, err := probe(t.Context(), &fakeEngine{say: here}, &fakeEngine{say: peer}, messages(n))
+	p, err := probe(t.Context(), &fakeEngine{say: here}, &fakeEngine{say: peer}, messages(n), 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,20 +126,20 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestNoiseOfOneSymbol: what Bayes says depends a little on the process that judges.
+// TestNoiseOfOneSymbol: what a network says depends a little on the process that judges.
 func TestNoiseOfOneSymbol(t *testing.T) {
 	t.Parallel()
 	site := func(offset float64) func(string, int) (Judgement, error) {
 		return func(name string, n int) (Judgement, error) {
 			switch {
 			case name == "m01": // it changes at both sites
-				return judged("no action", 3+float64(n%2), "X", 3.0, "BAYES", float64(n%2)), nil
+				return judged("no action", 3+float64(n%2), "X", 3.0, "NEURAL", float64(n%2)), nil
 			case name == "m02" && offset != 0: // between the sites by as much, over a threshold
-				return judged("greylist", 3.6, "X", 3.0, "BAYES", 0.6), nil
+				return judged("greylist", 3.6, "X", 3.0, "NEURAL", 0.6), nil
 			case name == "m03" && offset != 0: // and around zero
 				return judged("no action", 3, "X", 3.0, "HAM", 0.0), nil
 			}
-			return judged("no action", 3, "X", 3.0, "BAYES", 0.0), nil
+			return judged("no action", 3, "X", 3.0, "NEURAL", 0.0), nil
 		}
 	}
 	r := run(t, 40, site(0), site(1))
@@ -151,9 +151,38 @@ func TestNoiseOfOneSymbol(t *testing.T) {
 		t.Error(d)
 	}
 	// A lower threshold changes the action and nothing else: never noise.
-	strict := func(string, int) (Judgement, error) { return judged("reject", 3, "X", 3.0, "BAYES", 0.0), nil }
+	strict := func(string, int) (Judgement, error) { return judged("reject", 3, "X", 3.0, "NEURAL", 0.0), nil }
 	if r := run(t, 10, site(0), strict); r.Probe.Different < 9 {
 		t.Errorf("%+v", r.Probe)
+	}
+}
+
+// TestClassifier: single messages may differ a little, all together must not.
+func TestClassifier(t *testing.T) {
+	t.Parallel()
+	site := func(every int, by float64) func(string, int) (Judgement, error) {
+		return func(name string, _ int) (Judgement, error) {
+			i := 0
+			_, _ = fmt.Sscanf(name, "m%d", &i)
+			b := 4.0
+			if i%every == 0 {
+				b -= by
+			}
+			return judged("add header", 3+b, "X", 3.0, "BAYES_SPAM", b), nil
+		}
+	}
+	if r := run(t, 40, site(1, 0), site(10, 1.3)); r.Result != Noise || r.Probe.Unequal != 4 {
+		t.Errorf("a little: %s %+v", r.Summary(), r.Probe)
+	}
+	if r := run(t, 40, site(1, 0), site(10, 2.4)); r.Probe.Different != 4 {
+		t.Errorf("single messages by much: %s", r.Summary())
+	}
+	if r := run(t, 40, site(1, 0), site(1, 0.5)); !r.Broken() || r.Differences[0].Aspect != "bayes" {
+		t.Errorf("all a little: %s", r.Summary())
+	}
+	untrained := func(string, int) (Judgement, error) { return judged("no action", 3, "X", 3.0), nil }
+	if r := run(t, 40, site(1, 0), untrained); r.Probe.Different != 40 || r.Differences[0].Aspect != "bayes" {
+		t.Errorf("untrained: %s", r.Summary())
 	}
 }
 
@@ -171,7 +200,7 @@ func TestProbeWithoutAnswers(t *testing.T) {
 		t.Errorf("%+v\n%s", r, r.Summary())
 	}
 	dead := func(string, int) (Judgement, error) { return Judgement{}, errors.New("refused") }
-	if _, err := probe(t.Context(), &fakeEngine{say: equal}, &fakeEngine{say: dead}, messages(3)); err == nil {
+	if _, err := probe(t.Context(), &fakeEngine{say: equal}, &fakeEngine{say: dead}, messages(3), 2); err == nil {
 		t.Error("a dead peer is no error")
 	}
 }

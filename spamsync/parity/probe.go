@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -18,6 +19,8 @@ const (
 	maxNamed = 50
 	// maxNoise is the noise of scores beyond which nothing can be told.
 	maxNoise = 2.0
+	// maxDrift is how far the classifiers' scores may be apart on average.
+	maxDrift = 0.25
 )
 
 // Judge is an engine that can judge without side effects. Judge may be called
@@ -41,6 +44,8 @@ type Probe struct {
 	// ScoreNoise is how far one site's scores for one message are apart; 95 of 100
 	// messages stay below.
 	ScoreNoise float64 `json:"score_noise"`
+	// BayesDrift is how far the classifiers' scores are apart on average.
+	BayesDrift float64 `json:"bayes_drift"`
 	// Different is how many differ beyond the noise; Named are the first of them.
 	Different int              `json:"different"`
 	Named     []MessageReport  `json:"named,omitempty"`
@@ -72,7 +77,7 @@ type pairs struct {
 }
 
 // probe has both judge every message.
-func probe(ctx context.Context, here, peer Judge, messages []Message) (Probe, error) {
+func probe(ctx context.Context, here, peer Judge, messages []Message, bayesTolerance float64) (Probe, error) {
 	all := make([]pairs, len(messages))
 	each(len(messages), func(i int) { all[i].judge(ctx, here, peer, messages[i], 2) })
 	if err := ctx.Err(); err != nil {
@@ -111,10 +116,11 @@ func probe(ctx context.Context, here, peer Judge, messages []Message) (Probe, er
 			apart.add(all[i].peer)
 		}
 	}
-	noise := apart.floor()
+	noise := apart.floor(bayesTolerance)
 	p.ScoreNoise = noise.score
 	p.sort(all, unequal, messages, noise)
 	p.excess()
+	p.drift(all)
 	if p.Messages == 0 {
 		return p, errors.New("compare verdicts: no message was judged by both sites: " + p.Errors[0])
 	}
@@ -235,5 +241,28 @@ func (p *Probe) excess() {
 	}
 	if p.NoisePeer > limit(p.NoiseHere) || p.NoiseHere > limit(p.NoisePeer) {
 		p.Findings = append(p.Findings, Difference{Aspect: "noise", Name: "messages that one site judges differently at the second time", Here: here, Peer: peer})
+	}
+}
+
+// drift compares the classifiers on the whole: each message may differ a little,
+// all together must not.
+func (p *Probe) drift(all []pairs) {
+	var here, peer, apart float64
+	n := 0.0
+	for i := range all {
+		if all[i].err != nil {
+			continue
+		}
+		a, b := bayes(all[i].here[0]), bayes(all[i].peer[0])
+		here, peer, apart, n = here+math.Abs(a), peer+math.Abs(b), apart+math.Abs(a-b), n+1
+	}
+	if n == 0 {
+		return
+	}
+	p.BayesDrift = apart / n
+	if p.BayesDrift > maxDrift {
+		p.Findings = append(p.Findings, Difference{
+			Aspect: "bayes", Name: "scores are " + rounded(p.BayesDrift) + " apart on average", Here: rounded(here / n), Peer: rounded(peer / n),
+		})
 	}
 }
