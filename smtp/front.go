@@ -56,8 +56,8 @@ type Front struct {
 	metrics *metrics
 	mark    []byte // of our own trace lines
 	log     *slog.Logger
-	// peerConns holds the ids of the connections that came from the other
-	// understudy: XCLIENT replaces their address, not who speaks.
+	// peerConns says by id whether a connection came from the other understudy:
+	// XCLIENT replaces the address, not who speaks.
 	peerConns sync.Map
 }
 
@@ -145,17 +145,18 @@ func (f *Front) connect(ctx context.Context, c conn) (*session, error) {
 	return s, nil
 }
 
-// isPeer says whether the other understudy speaks on c. Connect is called again
-// after XCLIENT, when RemoteAddr is the address of the message's origin.
+// isPeer says whether the other understudy speaks on c, or a front server speaks
+// for it. Connect is called again after XCLIENT, when RemoteAddr is the address of
+// the message's origin.
 func (f *Front) isPeer(ctx context.Context, c conn, p *policy) bool {
-	id := c.ID()
-	if _, known := f.peerConns.Load(id); known {
-		return true
-	}
-	if !p.peers.contains(c.RemoteAddr().Addr()) {
+	if len(p.peers) == 0 {
 		return false
 	}
-	f.peerConns.Store(id, struct{}{})
-	context.AfterFunc(ctx, func() { f.peerConns.Delete(id) })
-	return true
+	id := c.ID()
+	now := p.peers.contains(c.RemoteAddr().Addr())
+	first, known := f.peerConns.LoadOrStore(id, now)
+	if !known {
+		context.AfterFunc(ctx, func() { f.peerConns.Delete(id) })
+	}
+	return now || first == true
 }

@@ -98,6 +98,30 @@ func TestMailPolicy(t *testing.T) {
 	}
 }
 
+// A front server that passes the other understudy's mail on is not the other
+// understudy: what it passes on next is from somebody else.
+func TestFrontServerDoesNotBecomeThePeer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Active = func() bool { return false } })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, step := range []struct {
+		addr string
+		peer bool
+	}{{"127.0.0.1:1", false}, {"192.0.2.250:1", true}, {"203.0.113.9:1", false}} {
+		s, err := w.front.connect(ctx, &fakeConn{id: "one", addr: netip.MustParseAddrPort(step.addr)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.peer != step.peer {
+			t.Errorf("%s: peer %v", step.addr, s.peer)
+		}
+		if err := s.Logout(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // After XCLIENT the address is the origin's, but the other understudy still speaks.
 func TestPeerBehindXCLIENT(t *testing.T) {
 	t.Parallel()
