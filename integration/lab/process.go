@@ -36,7 +36,8 @@ func start(h Host, log string, env []string, name string, args ...string) *proce
 	cmd := exec.Command(name, args...) //nolint:noctx // ended by kill in the cleanup below
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(os.Environ(), env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Should the story itself be killed, the daemon goes with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		h.Fatalf("start %s: %v", name, err)
 	}

@@ -2,7 +2,11 @@ package powercut
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -13,7 +17,9 @@ import (
 // freeBytes is the room that the disk says it has.
 const freeBytes = 64 << 30
 
-// Mounted is a disk that processes can use.
+// Mounted is a disk that processes can use. All I/O passes the page cache by: a
+// page that is locked while this process answers must not be one that the kernel
+// wants to move on this process's own behalf.
 type Mounted struct {
 	server *fuse.Server
 	dir    string
@@ -38,7 +44,33 @@ func Mount(d *Disk, dir string) (*Mounted, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount disk: %w", err)
 	}
-	return &Mounted{server: server, dir: dir}, nil
+	m := &Mounted{server: server, dir: dir}
+	if err := keepFromChildren(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount disk: %w", err), m.Close())
+	}
+	return m, nil
+}
+
+// keepFromChildren marks this process's ends of FUSE close-on-exec, which the
+// library leaves out. A daemon that inherits its own disk's end keeps it open
+// when this process dies, and then waits for answers for ever, unkillable.
+func keepFromChildren() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list open files: %w", err)
+	}
+	for _, e := range entries {
+		target, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
+		if err != nil || target != "/dev/fuse" {
+			continue
+		}
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			return fmt.Errorf("list open files: %w", err)
+		}
+		syscall.CloseOnExec(fd)
+	}
+	return nil
 }
 
 // Close takes the disk away, also from processes that still have files open.
@@ -136,7 +168,7 @@ func (n *node) Setattr(_ context.Context, _ fs.FileHandle, in *fuse.SetAttrIn, o
 }
 
 func (n *node) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	return nil, 0, n.do(func() syscall.Errno {
+	return nil, fuse.FOPEN_DIRECT_IO, n.do(func() syscall.Errno {
 		if flags&syscall.O_TRUNC != 0 {
 			n.inode.truncate(0)
 		}
@@ -202,7 +234,7 @@ func (n *node) Create(ctx context.Context, name string, _, mode uint32, out *fus
 		made = n.child(ctx, i, out)
 		return 0
 	})
-	return made, nil, 0, errno
+	return made, nil, fuse.FOPEN_DIRECT_IO, errno
 }
 
 func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (made *fs.Inode, errno syscall.Errno) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -91,6 +92,11 @@ func TestPreallocated(t *testing.T) {
 	f, err := os.Create(filepath.Join(dir, "segment"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	// No child may inherit this process's end of the disk.
+	out, err := exec.CommandContext(t.Context(), "ls", "-l", "/proc/self/fd").CombinedOutput()
+	if err != nil || bytes.Contains(out, []byte("/dev/fuse")) {
+		t.Errorf("a child has (%v)\n%s", err, out)
 	}
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, 16<<20); err != nil {
 		t.Fatal(err)
