@@ -47,11 +47,13 @@ type Delays struct {
 	done []string // sorted
 }
 
-// Run sweeps until ctx ends. An unreadable file is an error: without it senders
-// would be told again.
+// Run sweeps until ctx ends. While the file cannot be read nobody is told: without
+// it senders would be told again, and accepting mail must not depend on it.
 func (d *Delays) Run(ctx context.Context) error {
 	if err := d.load(); err != nil {
-		return err
+		d.Log.Error("no delay notices: mend or remove the file, and restart", "file", d.File, "err", err)
+		<-ctx.Done()
+		return nil
 	}
 	tick := time.NewTicker(delaySweep)
 	defer tick.Stop()
