@@ -36,14 +36,16 @@ func (a *app) serve(ctx context.Context) error {
 	if err != nil {
 		return configError(err)
 	}
+	// Before the start, which may take long: SIGHUP would end the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	log, level := daemon.NewLogger(cfg.Log, a.Err)
 	d, err := daemon.New(cfg, daemon.Options{Log: log, Level: level, Load: load, Version: readVersion().Version})
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
 	reloads := make(chan struct{})
 	go func() {
 		defer close(reloads)
@@ -59,7 +61,6 @@ func (a *app) serve(ctx context.Context) error {
 		}
 	}()
 	err = d.Run(ctx)
-	signal.Stop(hup)
 	cancel()
 	<-reloads
 	return err

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"understudy/internal/admin"
-	"understudy/smtp/queue"
 )
 
 // Status implements admin.Status.
@@ -49,10 +48,7 @@ func (d *Daemon) checks() []admin.Check {
 			}
 			return nil
 		}},
-		{Name: "spool", Ready: func(ctx context.Context) error {
-			_, err := d.spool.List(ctx, queue.Selection{Limit: 1})
-			return err
-		}},
+		{Name: "spool", Ready: d.alive},
 		{Name: "space", Ready: func(context.Context) error { return d.spool.Room(0) }},
 		{Name: "smtp_listener", Ready: func(context.Context) error {
 			d.mu.Lock()
