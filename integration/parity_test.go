@@ -101,7 +101,7 @@ control_socket = "%s/rspamd.sock mode=0600";`, host, port, r.db))
 	r.set("classifier-bayes.conf", `backend = "redis"; autolearn = false; min_learns = 20;`)
 	r.set("worker-normal.inc", fmt.Sprintf(`bind_socket = "%s"; count = 2;`, r.Normal))
 	r.set("worker-controller.inc", fmt.Sprintf(`bind_socket = "%s"; secure_ip = ["127.0.0.1"];`, r.Controller))
-	r.set("worker-proxy.inc", fmt.Sprintf(`bind_socket = "%s"; milter = yes; timeout = 60s; upstream "local" { default = yes; hosts = "%s"; }`, r.Milter, r.Normal))
+	r.set("worker-proxy.inc", fmt.Sprintf(`bind_socket = "%s"; milter = yes; timeout = 60s; count = 2; upstream "local" { default = yes; self_scan = yes; }`, r.Milter))
 	r.set("worker-fuzzy.inc", `enabled = false;`)
 	r.set("logging.inc", fmt.Sprintf(`type = "file"; filename = "%s/rspamd.log"; level = "info";`, r.db))
 	r.set("multimap.conf", fmt.Sprintf(`LAB_LIST { type = "from"; filter = "email:domain"; map = "%s"; symbol = "LAB_LIST"; score = 1.5; }`, r.mapFile()))
@@ -202,18 +202,22 @@ type filterSites struct {
 	a, b           *rspamdServer
 }
 
-func startFilterSites(t *testing.T) *filterSites {
+func startFilterSites(t *testing.T, settings ...func(*rspamdServer)) *filterSites {
 	t.Helper()
-	settings := []string{"--repl-backlog-size", "64mb"}
-	s := &filterSites{redisA: servers.Redis(t, settings...)}
+	backlog := []string{"--repl-backlog-size", "64mb"}
+	s := &filterSites{redisA: servers.Redis(t, backlog...)}
 	host, port, err := net.SplitHostPort(s.redisA.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.redisB = servers.Redis(t, append(settings, "--replicaof", host+" "+port)...)
+	s.redisB = servers.Redis(t, append(backlog, "--replicaof", host+" "+port)...)
 	resolver := startResolver(t)
 	s.a = newRspamd(t, "a", s.redisA.Addr, s.redisA.Addr, resolver)
 	s.b = newRspamd(t, "b", s.redisB.Addr, s.redisA.Addr, resolver)
+	for _, set := range settings {
+		set(s.a)
+		set(s.b)
+	}
 	s.a.start()
 	s.b.start()
 	return s

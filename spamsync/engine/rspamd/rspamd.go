@@ -216,11 +216,9 @@ func (f *Filter) header(env *smtp.Envelope) (http.Header, error) {
 		set("IP", a.Unmap().WithZone("").String())
 	}
 	set("Helo", env.Client.HELO)
-	if env.Client.ReverseName != "" {
-		set("Hostname", env.Client.ReverseName)
-	} else {
-		set("Hostname", "unknown")
-	}
+	// Without a name there is no field: Rspamd takes "unknown" for a name, as it does
+	// not from a milter, and would not miss the reverse name.
+	set("Hostname", env.Client.ReverseName)
 	set("From", "<"+env.Sender+">")
 	for _, r := range env.Recipients {
 		set("Rcpt", r.Address)
