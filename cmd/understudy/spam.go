@@ -64,10 +64,9 @@ func newSpamStatusCommand(a *app, l *adminLink) *cobra.Command {
 
 func (a *app) printSpamStatus(st *admin.SpamStatus) {
 	a.field("Engine", safe(st.Engine)+", on failure "+safe(st.OnFailure))
-	switch {
-	case st.Learn == nil:
+	if st.Learn == nil {
 		a.field("Learning", "nothing learns here")
-	default:
+	} else {
 		text := fmt.Sprintf("%s to learn, %d learned ones are remembered", plural(st.Learn.Waiting, "message"), st.Learn.Remembered)
 		if !st.Learn.Oldest.IsZero() {
 			text += ", the oldest from " + stamp(st.Learn.Oldest)

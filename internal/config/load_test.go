@@ -270,7 +270,7 @@ func TestEnvironmentFaults(t *testing.T) {
 		"UNDERSTUDY_LIVES=x":           `UNDERSTUDY_LIVES: lives cannot be set by the environment, only in the file`,
 		"UNDERSTUDY_DEEP_INER=x":       `UNDERSTUDY_DEEP_INER: no key has this variable; did you mean UNDERSTUDY_DEEP_INNER?`,
 		"UNDERSTUDY_ZZZZZZZZZZZZZZZ=x": `UNDERSTUDY_ZZZZZZZZZZZZZZZ: no key has this variable; variables that start with UNDERSTUDY_ are reserved for keys`,
-		"UNDERSTUDY_MAILSYNC_SITES=x":     `UNDERSTUDY_MAILSYNC_SITES: this version does not have this feature (mailsync) yet`,
+		"UNDERSTUDY_MAILSYNC_SITES=x":  `UNDERSTUDY_MAILSYNC_SITES: this version does not have this feature (mailsync) yet`,
 		"UNDERSTUDY_DEEP_INNER=bad":    `UNDERSTUDY_DEEP_INNER: deep.inner: is bad`,
 	} {
 		t.Run(assignment, func(t *testing.T) {

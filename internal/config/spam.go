@@ -62,7 +62,7 @@ func (s Spam) Learners() []string {
 }
 
 // Peer is the name of the other site; empty where it has none.
-func (c Config) Peer() string {
+func (c *Config) Peer() string {
 	for _, s := range c.Sites {
 		if s != c.Site {
 			return s

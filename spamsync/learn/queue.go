@@ -362,7 +362,7 @@ func (q *Queue) Status() Status {
 }
 
 // dueHeap orders items by when they are due, then by when they came.
-type dueHeap []*item
+type dueHeap []*item //nolint:recvcheck // heap.Interface wants it so
 
 func (h dueHeap) Len() int { return len(h) }
 func (h dueHeap) Less(i, j int) bool {

@@ -83,8 +83,9 @@ func spamdAnswer(r *bufio.Reader) (Outcome, error) {
 		if strings.HasPrefix(strings.ToLower(line), "didset:") {
 			out = Learned
 		}
+		// Spamd has learned it: what comes after that does not matter.
 		if err != nil || strings.TrimSpace(line) == "" {
-			return out, nil
+			return out, nil //nolint:nilerr // see above
 		}
 	}
 }

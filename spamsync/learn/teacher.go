@@ -8,7 +8,7 @@ import (
 	"understudy/spamsync"
 )
 
-// ErrAway: the engine cannot learn anything now; the message is not to blame.
+// ErrAway says that the engine cannot learn anything now; the message is not to blame.
 var ErrAway = errors.New("engine does not learn now")
 
 // Outcome is what an engine did with a message.

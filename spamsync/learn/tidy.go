@@ -100,7 +100,7 @@ func (q *Queue) clear(ctx context.Context, segment uint64, segments int) (bool, 
 func (q *Queue) move(ctx context.Context, it *item) error {
 	r, err := q.log.Read(it.pos)
 	if err != nil {
-		return nil //nolint:nilerr // damage: the worker meets it, and says so
+		return nil // damage: the worker meets it, and says so
 	}
 	pos, err := q.log.Append(ctx, kindMessage, r.Payload)
 	if err != nil {

@@ -207,7 +207,7 @@ func TestProbeWithoutAnswers(t *testing.T) {
 
 func TestFingerprint(t *testing.T) {
 	t.Parallel()
-	print := func(change func(*Fingerprint)) Fingerprint {
+	changed := func(change func(*Fingerprint)) Fingerprint {
 		f := Fingerprint{
 			Version: "3.4", Symbols: map[string]float64{"A": 1, "B": 2}, Groups: map[string]string{"A": "g", "B": "g"},
 			Actions: map[string]float64{"reject": 15}, Maps: map[string]string{"x.map": "1"},
@@ -217,7 +217,7 @@ func TestFingerprint(t *testing.T) {
 		}
 		return f
 	}
-	here := print(nil)
+	here := changed(nil)
 	for _, c := range []struct {
 		change func(*Fingerprint)
 		want   string
@@ -230,7 +230,7 @@ func TestFingerprint(t *testing.T) {
 		{func(f *Fingerprint) { f.Actions["reject"] = 12 }, "[threshold reject: here 15, peer 12]"},
 		{func(f *Fingerprint) { f.Maps["x.map"] = "2" }, "[map x.map: here 1, peer 2]"},
 	} {
-		if got := fmt.Sprint(here.differ(print(c.change))); got != c.want {
+		if got := fmt.Sprint(here.differ(changed(c.change))); got != c.want {
 			t.Errorf("got %s, want %s", got, c.want)
 		}
 	}
@@ -317,7 +317,9 @@ func TestSchedule(t *testing.T) {
 			}
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -95,10 +95,10 @@ func (r *Report) conclude() {
 }
 
 // Broken says that somebody must look: something differs, or could not be compared.
-func (r Report) Broken() bool { return r.Result != Equal && r.Result != Noise }
+func (r *Report) Broken() bool { return r.Result != Equal && r.Result != Noise }
 
 // Summary is the report in one line.
-func (r Report) Summary() string {
+func (r *Report) Summary() string {
 	parts := []string{string(r.Result)}
 	if n := len(r.Differences); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d differences in what verdicts depend on (%s)", n, r.Differences[0]))
@@ -114,7 +114,7 @@ func (r Report) Summary() string {
 }
 
 // WriteText prints the report for people.
-func (r Report) WriteText(w io.Writer) error {
+func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-14s%s\n", name, fmt.Sprintf(format, args...))
