@@ -1,7 +1,9 @@
 package spamsync
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -25,4 +27,18 @@ func OpenClient(c RedisConfig, address string) (redis.UniversalClient, error) {
 		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, PoolTimeout: c.Timeout,
 	}), nil
+}
+
+// LogClientsTo sends what the Redis client library has to say to log, at Debug:
+// failed dials are returned as errors as well, and standard error is not for
+// lines in another form. The library has one logger for the whole process, so the
+// assembly calls this once, before any client is made.
+func LogClientsTo(log *slog.Logger) { redis.SetLogger(clientLog{log}) }
+
+// clientLog is the library's idea of a logger.
+type clientLog struct{ log *slog.Logger }
+
+// Printf implements the library's interface.
+func (c clientLog) Printf(ctx context.Context, format string, v ...any) {
+	c.log.DebugContext(ctx, "redis client", "text", fmt.Sprintf(format, v...))
 }

@@ -23,6 +23,7 @@ import (
 	"understudy/smtp/recipients/postfix"
 	"understudy/smtp/relay"
 	"understudy/smtp/wire"
+	"understudy/spamsync"
 )
 
 // How long each part may take to stop. Mail that is being received has the
@@ -88,6 +89,7 @@ func New(cfg config.Config, opts Options) (*Daemon, error) {
 	}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.alarms = newAlarms(d.log, d.registry)
+	spamsync.LogClientsTo(d.log)
 	if err := d.build(cfg); err != nil {
 		if d.spam != nil {
 			err = errors.Join(err, d.spam.close())
