@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -272,10 +273,28 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-type fakeAlarms struct{ on map[string]string }
+type fakeAlarms struct {
+	mu sync.Mutex
+	on map[string]string
+}
 
-func (f *fakeAlarms) Raise(key, text string) { f.on[key] = text }
-func (f *fakeAlarms) Clear(key string)       { delete(f.on, key) }
+func (f *fakeAlarms) Raise(key, text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.on[key] = text
+}
+
+func (f *fakeAlarms) Clear(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.on, key)
+}
+
+func (f *fakeAlarms) raised(key string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.on[key]
+}
 
 func TestSchedule(t *testing.T) {
 	t.Parallel()
@@ -286,10 +305,9 @@ func TestSchedule(t *testing.T) {
 			{Err: errors.New("peer is away")},
 			{Report: Report{Result: Noise}},
 		}
-		n := 0
+		var n atomic.Int32
 		compare := func(context.Context) (Report, error) {
-			o := results[n]
-			n++
+			o := results[n.Add(1)-1]
 			return o.Report, o.Err
 		}
 		alarms := &fakeAlarms{on: map[string]string{}}
@@ -306,8 +324,8 @@ func TestSchedule(t *testing.T) {
 		time.Sleep(2 * time.Minute) //nolint:forbidigo // a bubble's clock
 		for i, broken := range []bool{false, true, true, false} {
 			synctest.Wait()
-			if got := alarms.on[alarmKey] != ""; got != broken || n != i+1 {
-				t.Errorf("comparison %d of %d: alarm %q", i, n, alarms.on[alarmKey])
+			if got := alarms.raised(alarmKey) != ""; got != broken || int(n.Load()) != i+1 {
+				t.Errorf("comparison %d of %d: alarm %q", i, n.Load(), alarms.raised(alarmKey))
 			}
 			if got := testutil.ToFloat64(s.broken) == 1; got != broken {
 				t.Errorf("comparison %d: metric %v", i, got)
