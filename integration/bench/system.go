@@ -67,6 +67,8 @@ func (s *understudy) start(nextHop string, concurrency int) {
 	s.u = lab.NewUnderstudy(s.host, "smtp://"+nextHop, lab.Settings{
 		"smtp.deliver.connections": concurrency,
 		"log.level":                "warn",
+		// Postfix is measured without DNS, so we are too.
+		"smtp.reverse_timeout": "0s",
 	})
 	s.u.Start()
 }
