@@ -69,6 +69,13 @@ func (s *refusedSpool) Apply(_ context.Context, a queue.Action, sel queue.Select
 	return queue.Change{IDs: []string{id}, Count: 1}, nil
 }
 
+// questions is what has been asked so far.
+func (s *refusedSpool) questions() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.asked)
+}
+
 func (s *refusedSpool) Subscribe(context.Context) (<-chan queue.Event, func()) {
 	return s.events, func() {}
 }
@@ -87,20 +94,20 @@ func TestWatcherBouncesWhatItMay(t *testing.T) {
 
 		time.Sleep(2 * time.Second) //nolint:forbidigo // virtual time
 		synctest.Wait()
-		if want := []string{"bounce good", "bounce forged"}; !slices.Equal(s.asked, want) {
-			t.Errorf("asked %v, want %v", s.asked, want)
+		if want := []string{"bounce good", "bounce forged"}; !slices.Equal(s.questions(), want) {
+			t.Errorf("asked %v, want %v", s.questions(), want)
 		}
 		s.add("later", "a@sender.example")
 		s.events <- queue.Event{Kind: queue.EventRefused, ID: "later"}
 		time.Sleep(2 * time.Second) //nolint:forbidigo // virtual time
 		synctest.Wait()
-		if got := s.asked[len(s.asked)-1]; got != "bounce later" {
-			t.Errorf("last asked %q", got)
+		if asked := s.questions(); asked[len(asked)-1] != "bounce later" {
+			t.Errorf("asked %v", asked)
 		}
 		time.Sleep(10 * 24 * time.Hour) //nolint:forbidigo // virtual time
 		synctest.Wait()
 		forged := 0
-		for _, a := range s.asked {
+		for _, a := range s.questions() {
 			if a == "bounce forged" {
 				forged++
 			}
