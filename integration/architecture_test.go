@@ -55,6 +55,7 @@ var floors = map[string]int{
 	"spamsync/engine":            3,
 	"spamsync/replica":           2,
 	"imapsync/imapstore":         2,
+	"imapsync/accounts":          2,
 	"dnsfailover/rfc2136":        2,
 	"dnsfailover/witness":        2,
 	"dnsfailover/probe":          2,

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"understudy/internal/ask"
 )
 
 // ldapPage is how many entries one answer holds; Active Directory allows 1,000.
@@ -25,7 +27,7 @@ type directorySearch struct {
 var _ fetcher = (*directorySearch)(nil)
 
 func (s *directorySearch) fetch(ctx context.Context, l *listing) (time.Time, error) {
-	password, err := secret(s.cfg.SecretFile)
+	password, err := ask.Secret(s.cfg.SecretFile)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -114,7 +116,7 @@ func (s *directorySearch) tls() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse url: %w", err)
 	}
-	roots, err := authorities(s.cfg.Authorities)
+	roots, err := ask.Authorities(s.cfg.Authorities)
 	if err != nil {
 		return nil, err
 	}

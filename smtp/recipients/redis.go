@@ -11,6 +11,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"understudy/internal/ask"
 )
 
 // redisPage is how many members are asked for at once.
@@ -65,12 +67,12 @@ func (r *redisSet) connect(ctx context.Context) (*redis.Client, error) {
 		return nil, errors.New("malformed url")
 	}
 	if r.cfg.SecretFile != "" {
-		if opts.Password, err = secret(r.cfg.SecretFile); err != nil {
+		if opts.Password, err = ask.Secret(r.cfg.SecretFile); err != nil {
 			return nil, err
 		}
 	}
 	if opts.TLSConfig != nil {
-		if opts.TLSConfig.RootCAs, err = authorities(r.cfg.Authorities); err != nil {
+		if opts.TLSConfig.RootCAs, err = ask.Authorities(r.cfg.Authorities); err != nil {
 			return nil, err
 		}
 	}

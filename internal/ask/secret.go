@@ -1,4 +1,4 @@
-package recipients
+package ask
 
 import (
 	"crypto/x509"
@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// secret returns the text of a file without the newline at its end.
-func secret(path string) (string, error) {
+// Secret returns the text of a file without the newline at its end; nothing for
+// an empty path.
+func Secret(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
@@ -19,9 +20,9 @@ func secret(path string) (string, error) {
 	return strings.TrimRight(string(b), "\r\n"), nil
 }
 
-// authorities returns the certificates that a server's is checked against; nil,
+// Authorities returns the certificates that a server's is checked against; nil,
 // the system's, for an empty path.
-func authorities(path string) (*x509.CertPool, error) {
+func Authorities(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
