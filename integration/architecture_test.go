@@ -59,6 +59,7 @@ var floors = map[string]int{
 	"spamsync/replica/merge":     2,
 	"imapsync/imapstore":         2,
 	"imapsync/accounts":          2,
+	"imapsync/fleet":             3,
 	"dnsfailover/rfc2136":        2,
 	"dnsfailover/witness":        2,
 	"dnsfailover/probe":          2,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 	"unicode"
@@ -58,3 +59,6 @@ func Match(patterns []string, name string) bool {
 
 // sorted compares by name.
 func sorted(a, b Account) int { return cmp.Compare(a.Name, b.Name) }
+
+// Equal says that both are the same account with the same logins.
+func (a Account) Equal(b Account) bool { return a.Name == b.Name && maps.Equal(a.At, b.At) }

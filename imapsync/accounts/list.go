@@ -76,7 +76,7 @@ func (c *collector) add(name string, at map[string]Login) error {
 		a.At[site] = login
 	}
 	before, twice := c.seen[name]
-	if twice && (before.At[c.sites[0]] != a.At[c.sites[0]] || before.At[c.sites[1]] != a.At[c.sites[1]]) {
+	if twice && !before.Equal(a) {
 		return fmt.Errorf("account %s is there twice, with different logins", name)
 	}
 	c.seen[name] = a
