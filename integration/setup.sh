@@ -24,13 +24,18 @@ wanted=(
 	pg_lsclusters:postgresql   # recipient sources: their own servers
 	mariadbd:mariadb-server
 	slapd:slapd
+	knotd:knot                 # the register's name servers
+	named:bind9
+	pdns_server:pdns-server
+	/usr/share/doc/pdns-backend-sqlite3/schema.sqlite3.sql:pdns-backend-sqlite3
+	sqlite3:sqlite3
 )
 
 missing_packages() {
 	local entry command package
 	for entry in "${wanted[@]}"; do
 		command=${entry%%:*} package=${entry##*:}
-		command -v "$command" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || echo "$package"
+		[[ $command == /* && -e $command ]] || command -v "$command" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || echo "$package"
 	done | sort -u
 	# The C library's headers have no command; a compiler without them is of no use.
 	[ -e /usr/include/stdlib.h ] || echo libc6-dev

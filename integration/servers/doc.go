@@ -1,6 +1,7 @@
-// Package servers runs real databases and directories for tests: PostgreSQL,
-// MariaDB, slapd and Redis, each in a directory of its own, on loopback addresses
-// or unix sockets, with nothing of the machine's configuration.
+// Package servers runs real databases, directories and name servers for tests:
+// PostgreSQL, MariaDB, slapd, Redis, Knot, BIND and PowerDNS, each in a directory
+// of its own, on loopback addresses or unix sockets, with nothing of the machine's
+// configuration. Knot runs with the configuration that docs/dns.md prints.
 //
 // Invariants:
 //

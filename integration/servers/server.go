@@ -20,11 +20,12 @@ type Server struct {
 	// Dir holds its data, its sockets and its log.
 	Dir string
 
-	tb    testing.TB
-	name  string
-	args  []string
-	attr  *syscall.SysProcAttr
-	ready func() error
+	tb     testing.TB
+	name   string
+	args   []string
+	attr   *syscall.SysProcAttr
+	ready  func() error
+	before func() // what a start needs done; nil is nothing
 
 	cmd   *exec.Cmd     // nil while it is down
 	ended chan struct{} // closed when cmd is gone and has been waited for
@@ -48,6 +49,9 @@ func (s *Server) log() string { return filepath.Join(s.Dir, filepath.Base(s.name
 // Start starts the server and waits until it answers.
 func (s *Server) Start() {
 	s.tb.Helper()
+	if s.before != nil {
+		s.before()
+	}
 	out, err := os.OpenFile(s.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		s.tb.Fatalf("open log: %v", err)
