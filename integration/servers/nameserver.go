@@ -164,12 +164,18 @@ func (n *NameServer) Values(name, rrtype string) []string {
 // deleted. The TTL is 60 s.
 func (n *NameServer) Edit(name, rrtype string, values ...string) {
 	n.tb.Helper()
+	n.EditTTL(name, rrtype, time.Minute, values...)
+}
+
+// EditTTL is Edit with a TTL.
+func (n *NameServer) EditTTL(name, rrtype string, ttl time.Duration, values ...string) {
+	n.tb.Helper()
 	m := new(dns.Msg)
 	m.SetUpdate(n.Zone)
 	name = n.absolute(name)
 	m.RemoveRRset([]dns.RR{&dns.ANY{Hdr: dns.RR_Header{Name: name, Rrtype: dns.StringToType[rrtype]}}})
 	for _, v := range values {
-		rr, err := dns.NewRR(fmt.Sprintf("%s 60 IN %s %s", name, rrtype, v))
+		rr, err := dns.NewRR(fmt.Sprintf("%s %d IN %s %s", name, int(ttl.Seconds()), rrtype, v))
 		if err != nil {
 			n.tb.Fatal(err)
 		}
