@@ -122,14 +122,16 @@ type forcing struct {
 // faults are the mistakes that the protocol is proof against; tests make them to
 // see that they are found.
 type faults struct {
-	noWait, noObjection           bool
-	permitFromReply               bool
-	waitFromSending               bool
-	promiseDuringClaim            bool
-	promiseBeforeRead             bool
-	permitWithoutRenewal          bool
-	permitDuringHandOver          bool
-	closeClaimOnSilence, noResume bool
+	noWait               bool // take at once
+	noObjection          bool // let claims be
+	permitDuringClaim    bool // a claimed register gives permits
+	permitFromReply      bool // count permits from the receipt of the answer
+	waitFromSending      bool // count the wait from the sending of the claim
+	promiseDuringClaim   bool
+	promiseBeforeRead    bool
+	resumeWait           bool // a claim found after a restart has waited already
+	permitWithoutRenewal bool // the first permit after a start by a read
+	permitDuringHandOver bool // a hand-over without an answer did not take place
 }
 
 // NewMachine returns a machine that knows nothing of the register yet.
@@ -276,9 +278,6 @@ func (m *Machine) readDone(e ReadDone) {
 		if m.claim != nil && m.claim.tries < 5 { // ask again soon: much depends on it
 			m.nextRead = m.now.Add(min(m.cfg.Timing.Poll, time.Second))
 		}
-		if m.faults.closeClaimOnSilence {
-			m.claim = nil
-		}
 	}
 }
 
@@ -314,7 +313,7 @@ func (m *Machine) sawClaim() {
 	case c == nil && mine:
 		// Sent before a restart, or late: the wait begins now.
 		m.claim = &openClaim{old: reg, new: reg, seen: m.now, sent: m.now}
-		if m.faults.promiseBeforeRead || m.faults.noResume {
+		if m.faults.resumeWait {
 			m.claim.seen = m.now.Add(-m.cfg.Timing.Wait)
 		}
 		m.note("claim found", "this site's own claim is in the register; the wait begins anew")
@@ -356,7 +355,7 @@ func (m *Machine) grant(sent Instant, written bool) {
 	case m.reg.Holder != m.cfg.Site:
 		m.permit = 0
 		return
-	case m.reg.State != Held || m.peerForced():
+	case m.reg.State != Held && !m.faults.permitDuringClaim || m.peerForced():
 		return
 	case m.drain != nil && !m.faults.permitDuringHandOver:
 		return

@@ -15,7 +15,7 @@ type Timing struct {
 	// act, counted from its sending.
 	Permit time.Duration `key:"permit" default:"20s" doc:"How long one read of the register allows the active site to act, counted from the moment it was sent."`
 	// Wait is W: how long a claim stands before the role is taken.
-	Wait time.Duration `key:"wait" default:"23s" doc:"How long a claim stands in the register before the role is taken; at least permit x (1 + 2 x drift) + stop_allowance."`
+	Wait time.Duration `key:"wait" default:"23s" doc:"How long a claim stands in the register before the role is taken; at least permit x (1 + drift) / (1 - drift) + stop_allowance."`
 	// StopAllowance is how long stopping work may take: it begins so long before
 	// the permit ends.
 	StopAllowance time.Duration `key:"stop_allowance" default:"2s" doc:"How long stopping work may take; it begins so long before the permit ends, and a claim waits so much longer."`
@@ -51,7 +51,8 @@ func DefaultTiming() Timing {
 
 // stretched is d on the fastest clock while d passes on the slowest.
 func (t Timing) stretched(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (1 + 2*t.DriftPercent/100))
+	drift := t.DriftPercent / 100
+	return time.Duration(float64(d) * (1 + drift) / (1 - drift))
 }
 
 // LeastWait is the bound below Wait: whoever waits so long knows that a permit

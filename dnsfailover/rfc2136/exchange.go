@@ -214,10 +214,18 @@ func (l *link) verdict(a answer, otherwise error) error {
 		return fmt.Errorf("%w: the answer of %s is not signed", otherwise, l.server)
 	}
 	if err != nil && !a.proven {
-		return fmt.Errorf("%w; %w", err, otherwise)
+		return &unproven{says: err, knows: otherwise}
 	}
 	return err
 }
+
+// unproven is what an answer without signature says. That is the likely cause, and
+// no proof of anything. It Is both.
+type unproven struct{ says, knows error }
+
+func (u *unproven) Error() string { return u.says.Error() + " (not signed, which proves nothing)" }
+
+func (u *unproven) Unwrap() []error { return []error{u.says, u.knows} }
 
 func clocks(ahead time.Duration) string {
 	switch {
