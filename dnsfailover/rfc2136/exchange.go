@@ -150,9 +150,7 @@ func (l *link) exchange(ctx context.Context, c net.Conn, m *dns.Msg) (answer, er
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	raw, err := roundTrip(ctx, c, out)
-	if !stop() && err == nil { // closed in the meantime; the answer stands
-		c = nil
-	}
+	late := !stop() // it is closed now; an answer that came stands
 	if err != nil {
 		_ = c.Close()
 		if ctx.Err() != nil {
@@ -161,11 +159,9 @@ func (l *link) exchange(ctx context.Context, c net.Conn, m *dns.Msg) (answer, er
 		return answer{}, err
 	}
 	a, err := l.key.parse(raw, m.Id, mac)
-	switch {
-	case c == nil:
-	case err == nil && a.proven:
+	if err == nil && a.proven && !late {
 		l.keep(c)
-	default:
+	} else {
 		_ = c.Close() // somebody else may be writing on it
 	}
 	return a, err

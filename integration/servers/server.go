@@ -1,6 +1,8 @@
 package servers
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,7 +90,31 @@ func (s *Server) Kill() {
 }
 
 // Freeze lets the server hang: connections stay, nothing is answered.
-func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Freeze() {
+	s.tb.Helper()
+	s.signal(syscall.SIGSTOP)
+	// The signal is under way when kill returns; a thread may still answer.
+	lab.Wait(s.tb, startLimit, "freeze of "+filepath.Base(s.name), s.stopped)
+}
+
+// stopped is nil when every thread of the server has stopped.
+func (s *Server) stopped() error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return err
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		// The state follows the name, which is in brackets and may hold anything.
+		if i := bytes.LastIndexByte(text, ')'); i < 0 || !bytes.HasPrefix(text[i+1:], []byte(" T")) {
+			return fmt.Errorf("%s: %s", path, text)
+		}
+	}
+	return nil
+}
 
 // Thaw ends Freeze.
 func (s *Server) Thaw() { s.signal(syscall.SIGCONT) }
