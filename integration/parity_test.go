@@ -33,6 +33,7 @@ type rspamdServer struct {
 	Normal, Controller, Milter string
 
 	t     *testing.T
+	site  string
 	local string // LOCAL_CONFDIR
 	db    string // DBDIR
 	cmd   *exec.Cmd
@@ -46,7 +47,7 @@ func newRspamd(t *testing.T, site, read, write, resolver string) *rspamdServer {
 	require.Root(t)
 	require.Command(t, "rspamd")
 	r := &rspamdServer{
-		t: t, Normal: lab.FreeAddr(t), Controller: lab.FreeAddr(t), Milter: lab.FreeAddr(t),
+		t: t, site: site, Normal: lab.FreeAddr(t), Controller: lab.FreeAddr(t), Milter: lab.FreeAddr(t),
 		local: filepath.Join(lab.Dir(t), "local"),
 		db:    filepath.Join(os.TempDir(), "understudy-lab-rspamd", site),
 	}
