@@ -33,6 +33,8 @@ type Refusal struct {
 	// Full: the other server offered a full copy under id FullID.
 	Full   bool
 	FullID string
+	// Flush: the other server empties its data. It is remembered until Forget.
+	Flush bool
 }
 
 // Gate stands between this site's Redis and the one it follows. The replica
@@ -113,9 +115,20 @@ func (g *Gate) Forget() {
 	g.refusal = Refusal{}
 }
 
+// passed notes that all is well again. A flush is not forgotten by that: the next
+// connection starts before it.
+func (g *Gate) passed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.refusal.Flush {
+		g.refusal = Refusal{}
+	}
+}
+
 func (g *Gate) refuse(r Refusal) {
 	r.At = time.Now()
 	g.mu.Lock()
+	r.Flush = r.Flush || g.refusal.Flush
 	again := g.refusal.Text == r.Text
 	g.refusal = r
 	g.mu.Unlock()
@@ -254,7 +267,7 @@ func (g *Gate) judge(line string) (full, pass bool) {
 	words := strings.Fields(line)
 	switch {
 	case words[0] == "+CONTINUE":
-		g.Forget()
+		g.passed()
 		return false, true
 	case words[0] == "+FULLRESYNC" && len(words) == 3:
 		g.mu.Lock()
@@ -264,7 +277,7 @@ func (g *Gate) judge(line string) (full, pass bool) {
 			g.refuse(Refusal{Text: "a full copy of history " + words[1] + ", which would replace what this Redis holds", Full: true, FullID: words[1]})
 			return true, false
 		}
-		g.Forget()
+		g.passed()
 		g.log.Info("full copy passes the replication gate", "history", words[1])
 		return true, true
 	case strings.HasPrefix(line, "-"):
@@ -290,7 +303,7 @@ func (g *Gate) flow(replica io.Writer, down *bufio.Reader, full bool) {
 		if n > 0 {
 			if werr := guard.write(buf[:n]); werr != nil {
 				if errors.Is(werr, errFlush) {
-					g.refuse(Refusal{Text: "the other Redis is being emptied (" + guard.name() + "): what this one holds stays"})
+					g.refuse(Refusal{Text: "the other Redis is being emptied (" + guard.name() + "): what this one holds stays", Flush: true})
 				}
 				return
 			}

@@ -1,0 +1,209 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+
+	"understudy/spamsync/replica/merge"
+	"understudy/spamsync/replica/stream"
+)
+
+// carry adds everything that is here to home, as if it had been written here
+// since both were empty, and follows. Home's own keys stay and are merged with.
+func (k *Keeper) carry(ctx context.Context) error {
+	k.merging.Lock()
+	defer k.merging.Unlock()
+	home := look(ctx, k.peer)
+	if !home.Master() {
+		return fmt.Errorf("carry: home takes no writes: %s %s", home.Trouble, home.Why)
+	}
+	return k.cutover(ctx, home, carryLimit, func(ctx context.Context) error {
+		here := look(ctx, k.local)
+		if !here.Master() {
+			return fmt.Errorf("carry: this Redis: %s %s", here.Trouble, here.Why)
+		}
+		src := &snapshot{c: k.local, db: k.deps.Redis.DB, at: stream.Point{ID: "snapshot-" + here.Now.ID}}
+		if err := src.read(ctx); err != nil {
+			return fmt.Errorf("carry: %w", err)
+		}
+		o := k.mergeOptions(src.at)
+		o.Source, o.To, o.Follower = src, stream.Point{ID: src.at.ID, Offset: int64(len(src.commands))}, nil
+		r, err := merge.Merge(ctx, o)
+		if err != nil {
+			return fmt.Errorf("carry: %w", err)
+		}
+		k.mu.Lock()
+		k.report = &r
+		k.mu.Unlock()
+		return nil
+	})
+}
+
+// snapshot is a data set in the form of the commands that would write it into an
+// empty server. Offsets count commands.
+type snapshot struct {
+	c        *redis.Client
+	db       int
+	at       stream.Point
+	commands [][][]byte
+}
+
+var _ stream.Source = (*snapshot)(nil)
+
+// snapshotBatch is how many keys are asked for in one round trip.
+const snapshotBatch = 500
+
+// read reads every key of the database.
+func (s *snapshot) read(ctx context.Context) error {
+	var cursor uint64
+	for {
+		keys, next, err := s.c.Scan(ctx, cursor, "*", snapshotBatch).Result()
+		if err != nil {
+			return fmt.Errorf("scan: %w", err)
+		}
+		if err := s.readKeys(ctx, keys); err != nil {
+			return err
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+func (s *snapshot) readKeys(ctx context.Context, keys []string) error {
+	pipe := s.c.Pipeline()
+	types, expiries := make([]*redis.StatusCmd, len(keys)), make([]*redis.DurationCmd, len(keys))
+	for i, key := range keys {
+		types[i], expiries[i] = pipe.Type(ctx, key), pipe.PExpireTime(ctx, key)
+	}
+	if len(keys) > 0 {
+		if _, err := pipe.Exec(ctx); err != nil {
+			return fmt.Errorf("types: %w", err)
+		}
+	}
+	values := s.c.Pipeline()
+	adds := make([]func(), 0, len(keys))
+	for i, key := range keys {
+		if key != datasetKey {
+			adds = append(adds, s.value(ctx, values, key, types[i].Val(), expiries[i].Val().Milliseconds()))
+		}
+	}
+	if _, err := values.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("values: %w", err)
+	}
+	for _, add := range adds {
+		add()
+	}
+	return nil
+}
+
+// value asks for one key, and returns what appends its commands. at is when it
+// expires, in Unix milliseconds; negative is never.
+func (s *snapshot) value(ctx context.Context, pipe redis.Pipeliner, key, kind string, at int64) func() {
+	expire := func() {
+		if at > 0 {
+			s.add("PEXPIREAT", key, strconv.FormatInt(at, 10))
+		}
+	}
+	switch kind {
+	case "string":
+		v := pipe.Get(ctx, key)
+		return func() {
+			if v.Err() == nil {
+				s.add("SET", key, v.Val())
+				expire()
+			}
+		}
+	case "hash":
+		v := pipe.HGetAll(ctx, key)
+		return func() {
+			for f, val := range v.Val() {
+				if _, err := strconv.ParseInt(val, 10, 64); err == nil && countedField(key, f) {
+					s.add("HINCRBY", key, f, val)
+				} else {
+					s.add("HSET", key, f, val)
+				}
+			}
+			expire()
+		}
+	case "set":
+		v := pipe.SMembers(ctx, key)
+		return func() {
+			for _, m := range v.Val() {
+				s.add("SADD", key, m)
+			}
+			expire()
+		}
+	case "zset":
+		v := pipe.ZRangeWithScores(ctx, key, 0, -1)
+		return func() {
+			for _, z := range v.Val() {
+				s.add("ZADD", key, strconv.FormatFloat(z.Score, 'g', -1, 64), fmt.Sprint(z.Member))
+			}
+			expire()
+		}
+	case "list":
+		v := pipe.LRange(ctx, key, 0, -1)
+		return func() {
+			for _, e := range v.Val() {
+				s.add("RPUSH", key, e)
+			}
+			expire()
+		}
+	}
+	return func() {}
+}
+
+// countedField says whether a number is a count, which adds up, or a value.
+func countedField(key, field string) bool {
+	switch {
+	case len(key) > 3 && key[:3] == "RL:", len(key) > 2 && key[:2] == "RL":
+		return false
+	case field == "version", key == "learned_ids":
+		return false
+	}
+	return true
+}
+
+func (s *snapshot) add(words ...string) {
+	c := make([][]byte, len(words))
+	for i, w := range words {
+		c[i] = []byte(w)
+	}
+	s.commands = append(s.commands, c)
+}
+
+// Open implements stream.Source.
+func (s *snapshot) Open(_ context.Context, from, to stream.Point) (stream.Iterator, error) {
+	if from.ID != s.at.ID || from.Offset < 0 || from.Offset > int64(len(s.commands)) {
+		return nil, fmt.Errorf("snapshot from %v: %w", from, stream.ErrNotCovered)
+	}
+	end := int64(len(s.commands))
+	if !to.IsZero() {
+		end = min(end, to.Offset)
+	}
+	return &snapshotIterator{s: s, next: from.Offset, end: end}, nil
+}
+
+type snapshotIterator struct {
+	s         *snapshot
+	next, end int64
+}
+
+// Next implements stream.Iterator.
+func (i *snapshotIterator) Next(context.Context) (stream.Command, error) {
+	if i.next >= i.end {
+		return stream.Command{}, io.EOF
+	}
+	c := stream.Command{ID: i.s.at.ID, Offset: i.next, End: i.next + 1, DB: i.s.db, Args: i.s.commands[i.next]}
+	i.next++
+	return c, nil
+}
+
+// Close implements stream.Iterator.
+func (i *snapshotIterator) Close() error { return nil }
