@@ -20,6 +20,7 @@ wanted=(
 	redis-server:redis-server  # what replicas share; a recipient source
 	rspamd:rspamd              # spam engines: their own servers
 	spamd:spamd
+	clamd:clamav-daemon
 	opendkim:opendkim
 	pg_lsclusters:postgresql   # recipient sources: their own servers
 	mariadbd:mariadb-server

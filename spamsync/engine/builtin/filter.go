@@ -179,10 +179,14 @@ func (f *Filter) judge(ctx context.Context, env *smtp.Envelope, body io.ReadSeek
 
 // read parses the message; ctx ends it.
 func (f *Filter) read(ctx context.Context, body io.ReadSeeker) (*message.Message, error) {
+	size, err := body.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, fmt.Errorf("measure message: %w", err)
+	}
 	if _, err := body.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("rewind message: %w", err)
 	}
-	m, err := message.Parse(endingReader{ctx, body}, message.Limits{})
+	m, err := message.Parse(&wholeReader{r: endingReader{ctx, body}, left: size}, message.Limits{})
 	if err != nil {
 		return nil, fmt.Errorf("read message: %w", err)
 	}
@@ -200,6 +204,22 @@ func (r endingReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return r.r.Read(p)
+}
+
+// wholeReader fails where a message ends before its size: half a message gets no
+// verdict.
+type wholeReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (w *wholeReader) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	w.left -= int64(n)
+	if errors.Is(err, io.EOF) && w.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // askDNS finds out who sent the message and who lists it. Everything that needs

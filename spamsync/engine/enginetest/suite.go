@@ -54,6 +54,16 @@ type Subject struct {
 	Seen func() string
 	// Rejects says that SPAMWORD is rejected; otherwise it is only marked as spam.
 	Rejects bool
+	// Word is spam instead of SPAMWORD to an engine that has no server to teach it.
+	Word string
+}
+
+// word is what makes a message spam.
+func (s Subject) word() string {
+	if s.Word != "" {
+		return s.Word
+	}
+	return "SPAMWORD"
 }
 
 // Opener starts a server that behaves as told, and an engine that asks it with
@@ -84,21 +94,28 @@ func Envelope() *smtp.Envelope {
 // Run runs the suite.
 func Run(t *testing.T, open Opener) {
 	t.Helper()
-	t.Run("judges", func(t *testing.T) { t.Parallel(); judges(t, open) })
-	t.Run("concurrent calls", func(t *testing.T) { t.Parallel(); concurrent(t, open) })
-	t.Run("odd messages", func(t *testing.T) { t.Parallel(); oddMessages(t, open) })
-	t.Run("hostile envelope", func(t *testing.T) { t.Parallel(); hostileEnvelope(t, open) })
+	RunLocal(t, open)
 	t.Run("cancelled", func(t *testing.T) { t.Parallel(); cancelled(t, open) })
-	t.Run("unreadable message", func(t *testing.T) { t.Parallel(); unreadable(t, open) })
 	for name, b := range broken {
 		t.Run(name, func(t *testing.T) { t.Parallel(); noVerdict(t, open, b) })
 	}
 }
 
+// RunLocal runs what an engine without a server can be asked; open is only told
+// to Judge.
+func RunLocal(t *testing.T, open Opener) {
+	t.Helper()
+	t.Run("judges", func(t *testing.T) { t.Parallel(); judges(t, open) })
+	t.Run("concurrent calls", func(t *testing.T) { t.Parallel(); concurrent(t, open) })
+	t.Run("odd messages", func(t *testing.T) { t.Parallel(); oddMessages(t, open) })
+	t.Run("hostile envelope", func(t *testing.T) { t.Parallel(); hostileEnvelope(t, open) })
+	t.Run("unreadable message", func(t *testing.T) { t.Parallel(); unreadable(t, open) })
+}
+
 func judges(t *testing.T, open Opener) {
 	t.Helper()
 	s := open(t, Judge, patience)
-	clean, spam := Message(1, "hello"), Message(2, "SPAMWORD")
+	clean, spam := Message(1, "hello"), Message(2, s.word())
 	body := strings.NewReader(clean)
 	_, _ = body.Seek(0, io.SeekEnd) // where a filter before this one left it
 	v, err := s.Filter.Check(t.Context(), Envelope(), body)
@@ -143,7 +160,7 @@ func concurrent(t *testing.T, open Opener) {
 		wg.Go(func() {
 			word := "hello"
 			if i%2 == 1 {
-				word = "SPAMWORD"
+				word = s.word()
 			}
 			v, err := s.Filter.Check(t.Context(), Envelope(), strings.NewReader(Message(i, word)))
 			if err != nil || (v.Spam || v.Action == smtp.Reject) != (i%2 == 1) {

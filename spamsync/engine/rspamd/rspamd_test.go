@@ -192,6 +192,15 @@ func TestEnvelopeIsTold(t *testing.T) {
 	if got := h.Values("Rcpt"); !slices.Equal(got, []string{"b@example.com", "c@example.com"}) {
 		t.Errorf("Rcpt: %q", got)
 	}
+	// Without a reverse name there is no field: any word in it would pass for a name.
+	nameless := enginetest.Envelope()
+	nameless.Client.ReverseName = ""
+	if _, err := filter.Check(t.Context(), nameless, strings.NewReader("A: b\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, h := f.got(); h.Values("Hostname") != nil || h.Get("Helo") == "" {
+		t.Errorf("without a reverse name Rspamd is told %q", h.Values("Hostname"))
+	}
 	_ = os.Remove(secret)
 	if _, err := filter.Check(t.Context(), enginetest.Envelope(), strings.NewReader("A: b\r\n\r\n")); err == nil {
 		t.Error("a check without the password")
