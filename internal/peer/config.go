@@ -13,7 +13,8 @@ type Config struct {
 	Listen []string `key:"listen" single:"true" doc:"Addresses on which the other site may connect, as :7025; none: only this site dials, as behind NAT."`
 	// Address is where the other site listens; empty: only the other site dials.
 	Address string `key:"address" doc:"Where the other site listens, as mx1.example.net:7025; none: only the other site dials."`
-	// Pins are the other site's public keys, two while one is being replaced.
+	// Pins are the other site's public keys, two while one is being replaced. None:
+	// the sites are not paired yet, and nobody is let in.
 	Pins []string `key:"pins" reload:"true" single:"true" doc:"Public key of the other site, as understudy peer show prints it there (sha256:...); two while it is being replaced."`
 	// KeyFile holds this site's private key.
 	KeyFile string `key:"key_file" secret:"false" doc:"File of this site's private key, made by understudy peer init; by default peer.key in data_dir."`
@@ -72,10 +73,7 @@ func (c Config) Validate() error {
 			fault("address: %q is not host:port", c.Address)
 		}
 	}
-	switch {
-	case len(c.Pins) == 0:
-		fault("pins: is empty; run understudy peer show at the other site")
-	case len(c.Pins) > 2:
+	if len(c.Pins) > 2 {
 		fault("pins: has %d keys; two are enough while one is being replaced", len(c.Pins))
 	}
 	for _, p := range c.Pins {

@@ -224,6 +224,7 @@ func (l *Link) judge() {
 	if l.deps.Alarms == nil {
 		return
 	}
+	l.alarm(len(*l.pins.Load()) == 0, "peer:pins", "the sites are not paired: run understudy peer show at the other site, and write its pin into peer.pins here")
 	l.alarm(!up && time.Since(l.sinceWhen()) > l.cfg.Silence, "peer:down", "the other site is not heard; see understudy status")
 	l.alarm(offset.Abs() > l.cfg.MaxClockOffset, "peer:clock",
 		fmt.Sprintf("the two sites' clocks differ by more than %s; check time synchronisation at both", l.cfg.MaxClockOffset))
