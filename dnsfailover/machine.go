@@ -54,6 +54,7 @@ type Machine struct {
 	heard  bool     // the register was read since the start
 	deaf   string   // why the last request said nothing; "" if it said something
 	absent bool     // the authority answers, and there is no register
+	stale  bool     // a change was refused or not answered: read before the next
 	first  Register // a value that gives no permit before it was written anew
 
 	permit Instant // its end; 0: none
@@ -266,18 +267,16 @@ func (m *Machine) peerForced() bool {
 
 // readDone takes in what a read said.
 func (m *Machine) readDone(e ReadDone) {
-	m.nextRead = m.now.Add(m.cfg.Timing.Poll)
+	m.nextRead = max(m.now, e.Sent.Add(m.cfg.Timing.Poll))
 	switch e.Outcome {
 	case OK:
-		m.deaf, m.absent = "", false
+		m.deaf, m.absent, m.stale = "", false, false
 		m.saw(e.Sent, e.Register)
 	case Absent:
 		m.deaf, m.absent = "there is no register", true
 	default:
 		m.deaf = e.Reason
-		if m.claim != nil && m.claim.tries < 5 { // ask again soon: much depends on it
-			m.nextRead = m.now.Add(min(m.cfg.Timing.Poll, time.Second))
-		}
+		m.nextRead = m.now.Add(min(m.cfg.Timing.Poll, time.Second)) // again soon: a permit may run out
 	}
 }
 
@@ -387,6 +386,7 @@ func (m *Machine) hush() { m.quiet = m.now.Add(m.cfg.Timing.BetweenMoves) }
 // swapDone takes in what came of a change.
 func (m *Machine) swapDone(e SwapDone) {
 	m.nextRead = m.now // whatever it was: look
+	m.stale = e.Outcome != OK
 	if e.Outcome != Unknown {
 		m.deaf, m.absent = "", false
 	} else {
@@ -405,9 +405,8 @@ func (m *Machine) swapDone(e SwapDone) {
 		}
 	case Unknown:
 		switch {
-		case m.claim != nil:
-			m.nextRead = m.now
-		case e.Swap.Kind != HandOver:
+		case m.claim != nil, m.drain != nil:
+		default:
 			m.nextRead = m.now.Add(min(m.cfg.Timing.Poll, time.Second))
 		}
 	case Conflict, Absent:
@@ -461,8 +460,16 @@ func (m *Machine) wrote(e SwapDone) {
 // change of our own: it makes sure that no hand-over that was sent takes place.
 func (m *Machine) giveUp(why string) {
 	m.note("hand-over given up", "%s", why)
+	if m.drain.tries > 0 {
+		m.first = m.reg
+	}
 	m.drain = nil
-	m.first = m.reg
+	m.nextRead = m.now
+}
+
+// silent: the register has said nothing for longer than a lost request explains.
+func (m *Machine) silent() bool {
+	return m.deaf != "" && m.now.Sub(m.regAt) > 2*m.cfg.Timing.Poll+m.cfg.Timing.Request
 }
 
 // note adds a line to the history.

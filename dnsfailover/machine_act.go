@@ -33,6 +33,8 @@ func (m *Machine) begin() {
 	}
 	if d := m.drain; d != nil && d.tries >= 5 && m.deaf == "" && m.reg.Holder == m.cfg.Site {
 		m.giveUp("the register did not take it")
+	} else if d != nil && d.tries == 0 && d.stopped && m.silent() {
+		m.giveUp("the register says nothing (" + m.deaf + ")")
 	}
 	f := m.forcing
 	if f == nil || f.asked > 0 || m.deaf == "" || m.now < f.since.Add(m.cfg.Timing.Wait) {
@@ -64,7 +66,7 @@ func (m *Machine) startDrain(to Site, why string, auto bool) {
 func (m *Machine) change() (Swap, bool) {
 	me := m.cfg.Site
 	switch {
-	case m.reg.IsZero() || !m.heard || m.absent:
+	case m.reg.IsZero() || !m.heard || m.absent || m.stale:
 		return Swap{}, false
 	case m.forced > 0:
 		if m.reg.Epoch < m.forced && m.deaf == "" {
@@ -83,7 +85,7 @@ func (m *Machine) change() (Swap, bool) {
 		return m.swap(Object, m.next(m.reg.Epoch, me, Held), false), true
 	case m.claim != nil:
 		return m.claimed()
-	case m.reg.Holder == me && (m.reg == m.first || m.reg.Config != m.cfg.Hash) && m.deaf == "":
+	case m.reg.Holder == me && (m.reg == m.first && !m.faults.permitWithoutRenewal || m.reg.Config != m.cfg.Hash) && m.deaf == "":
 		return m.swap(Renew, m.next(m.reg.Epoch, me, Held), false), true
 	case m.reg.State == Held && m.wantPause != nil && m.deaf == "":
 		want := *m.wantPause
@@ -118,9 +120,6 @@ func (m *Machine) handOver() (Swap, bool) {
 	limit := d.began.Add(m.cfg.Timing.Permit)
 	if !d.stopped && m.now < limit {
 		return Swap{}, false
-	}
-	if m.deaf != "" && d.tries > 0 {
-		return Swap{}, false // read first
 	}
 	if d.old != m.reg {
 		d.old, d.new = m.reg, m.next(m.reg.Epoch+1, d.to, Held)
@@ -280,7 +279,7 @@ func (m *Machine) peerUnfit() string {
 	switch {
 	case m.forced > 0:
 		return "the role is held by force, without the register"
-	case !m.heard || m.deaf != "":
+	case !m.heard || m.silent():
 		return "the register says nothing (" + m.deaf + ")"
 	case !m.link:
 		return fmt.Sprintf("there is no link to %s", m.cfg.Peer)
@@ -309,6 +308,9 @@ func (m *Machine) ask() {
 
 func (m *Machine) promiseDone(e PromiseDone) {
 	m.asking = false
+	if !e.Given {
+		m.nextAsk = m.now.Add(min(m.cfg.Timing.Poll, time.Second))
+	}
 	if !e.Given || e.Epoch != m.reg.Epoch || m.reg.Holder != m.cfg.Site || m.drain != nil || m.peerForced() || m.reg == m.first {
 		return
 	}

@@ -66,7 +66,7 @@ func (m *Machine) notReady() string {
 		return "its own probes fail: " + m.self.reason
 	case !m.heard:
 		return "it has not read the register since its start"
-	case m.deaf != "":
+	case m.silent():
 		return "it cannot read the register: " + m.deaf
 	}
 	return ""
@@ -186,7 +186,7 @@ func (m *Machine) initialise(e Operator) string {
 
 // watch raises and clears the alarms that follow from the state.
 func (m *Machine) watch() {
-	m.alarm("failover_register", m.deaf != "", "the register says nothing: "+m.deaf+"; no automatic move is possible")
+	m.alarm("failover_register", m.silent() || m.absent, "the register says nothing: "+m.deaf+"; no automatic move is possible")
 	m.alarm("failover_foreign_record", m.foreign != "",
 		"a managed record was changed by somebody else: "+m.foreign+"; nothing moves by itself until `understudy adopt`")
 	m.alarm("failover_sick", m.self.failed, "this site's own probes fail: "+m.self.reason)

@@ -24,7 +24,7 @@ type Timing struct {
 	// Request bounds one exchange with the register.
 	Request time.Duration `key:"request" default:"3s" doc:"How long one exchange with the register may take."`
 	// Probe is the time between two probes.
-	Probe time.Duration `key:"probe" default:"5s" doc:"Time between two probes of the services of either site; each may take as long."`
+	Probe time.Duration `key:"probe" default:"5s" doc:"Time between two probes of the services of either site; each may take as long; after a failure of its own a site probes itself every second."`
 	// Bad and Good are the hysteresis of probes.
 	Bad  int `key:"bad" default:"3" doc:"How many probes in a row must fail before a site counts as failed."`
 	Good int `key:"good" default:"10" doc:"How many probes in a row must succeed before a failed site counts as well again."`
@@ -54,6 +54,10 @@ func (t Timing) stretched(d time.Duration) time.Duration {
 	drift := t.DriftPercent / 100
 	return time.Duration(float64(d) * (1 + drift) / (1 - drift))
 }
+
+// Again is the time to the next probe of one's own services after one has failed:
+// whoever is sick should know it soon.
+func (t Timing) Again() time.Duration { return min(t.Probe, max(time.Second, t.Probe/5)) }
 
 // LeastWait is the bound below Wait: whoever waits so long knows that a permit
 // read before has ended, and the work done under it too.

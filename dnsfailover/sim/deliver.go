@@ -219,10 +219,18 @@ func (w *World) periodic(d time.Duration, do func(s *site)) {
 
 // probe probes a site's own services and the peer's through its public address.
 func (w *World) probe(s *site) {
+	s.doubted = s.sick
 	w.tell(s, dnsfailover.Probed{Self: true, Failed: s.sick, Reason: "sick"})
 	p := w.sites[1-s.index]
 	failed := w.linkDown || !p.up || p.stopped || p.sick
 	w.tell(s, dnsfailover.Probed{Failed: failed, Reason: "no answer"})
+}
+
+// again probes a site's own services once more after a failure, sooner than usual.
+func (w *World) again(s *site) {
+	if s.doubted && s.sick {
+		w.tell(s, dnsfailover.Probed{Self: true, Failed: true, Reason: "sick"})
+	}
 }
 
 // say tells the peer how this site is.

@@ -83,6 +83,7 @@ type site struct {
 	stopped  bool // SIGSTOP: events wait
 	waiting  []func()
 	sick     bool
+	doubted  bool // its last probe of itself has failed
 	linked   bool // as it has noticed
 	rate     float64
 	offset   time.Duration
@@ -141,6 +142,7 @@ func New(opts Options) *World {
 		w.Start(i)
 	}
 	w.periodic(w.opts.Timing.Probe, func(s *site) { w.probe(s) })
+	w.periodic(w.opts.Timing.Again(), func(s *site) { w.again(s) })
 	w.periodic(w.opts.Timing.Poll, func(s *site) { w.say(s) })
 	return w
 }
