@@ -1,7 +1,6 @@
 package merge
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -34,7 +33,8 @@ type Options struct {
 	// Keep, where set, receives the commands that no rule covers, in the form that
 	// redis-cli --pipe takes.
 	Keep io.Writer
-	// BatchCommands bounds a transaction on home; 2000 by default.
+	// BatchCommands is after how many commands of the follower a transaction on home
+	// ends; 2000 by default. A learn is never cut.
 	BatchCommands int
 	// Layout names the keys; the zero value is rspamd's defaults.
 	Layout Layout
@@ -124,23 +124,3 @@ var (
 	// ErrBusy: another merge into this home is at work.
 	ErrBusy = errors.New("another merge is at work")
 )
-
-// NotCoveredError says that no source has the commands after the fork any more.
-// It is a stream.ErrNotCovered.
-type NotCoveredError struct {
-	// From is the wanted place.
-	From stream.Point
-	// Reasons are the sources' answers.
-	Reasons []error
-}
-
-var errNotYet = errors.New("not yet")
-
-// Merge replays what Options name. It may be called again at any time, also for
-// the same fork with a later To: it goes on where the last one stopped. Two at once
-// into the same home are ErrBusy. ErrNotCovered (of stream) and ErrLayout promise
-// that nothing was written.
-func Merge(ctx context.Context, o Options) (Report, error) { return Report{}, errNotYet }
-
-// FirstOf asks each source in turn, and says ErrNotCovered only when all do.
-func FirstOf(sources ...stream.Source) stream.Source { return nil }
