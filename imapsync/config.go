@@ -11,7 +11,7 @@ type Config struct {
 	// Guard holds large deletions.
 	Guard GuardConfig `key:"guard"`
 	// Prefer is the side that wins where both moved or renamed the same thing.
-	Prefer string `key:"prefer" default:"a" enum:"a b" doc:"The side that wins where both moved a message, or renamed a folder, to different places."`
+	Prefer string `key:"prefer" default:"a" enum:"a,b" doc:"The side that wins where both moved a message, or renamed a folder, to different places."`
 	// KeepFlags outlive a deletion on the other side.
 	KeepFlags []string `key:"keep_flags" default:"\\Flagged" doc:"A message that gets one of these flags on one side while it is deleted on the other survives."`
 	// Exclude are patterns of folders.
@@ -24,6 +24,8 @@ type Config struct {
 	Lease time.Duration `key:"lease" default:"1m" doc:"A runner on another machine does not touch an account for this long after the last change by this one."`
 	// Rounds bounds how often one pass looks again.
 	Rounds int `key:"rounds" default:"4" doc:"A pass looks again until nothing is left to do, at most this often."`
+	// SharedValidity lets folders through whose UIDVALIDITY is the same on both sides.
+	SharedValidity bool `key:"allow_same_uidvalidity" default:"false" doc:"Synchronises folders that have the same UIDVALIDITY and different UIDs on both sides; mail programs then show wrong messages after a failover."`
 	// RetryRefused is when a message that a server refused is offered again.
 	RetryRefused time.Duration `key:"retry_refused" default:"24h" doc:"A message that was refused (too large, for example) is offered again after this time."`
 }
@@ -41,7 +43,7 @@ type GuardConfig struct {
 	// Emptied is about folders that end up empty.
 	Emptied int `key:"emptied" default:"10" doc:"The deletions are held where a folder that had at least this many messages is suddenly empty or gone; 0 does not look."`
 	// Exempt are special uses.
-	Exempt []string `key:"exempt" default:"\\Trash \\Junk" doc:"Special uses of folders whose deletions are never held."`
+	Exempt []string `key:"exempt" default:"\\Trash, \\Junk" doc:"Special uses of folders whose deletions are never held."`
 	// Expire is how long a hold waits.
 	Expire time.Duration `key:"expire" default:"336h" doc:"Held deletions that nobody approved for this long are rejected: the messages come back."`
 }
@@ -65,7 +67,7 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var errs []error
 	fault := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("mailsync."+key+": "+format, args...))
+		errs = append(errs, fmt.Errorf(key+": "+format, args...))
 	}
 	percent := func(key string, n int) {
 		if n < 0 || n > 100 {

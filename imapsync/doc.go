@@ -20,8 +20,8 @@
 //
 // Example:
 //
-//	account, err := imapsync.Open(path, imapsync.Sides{A: left, B: right}, imapsync.DefaultConfig(), imapsync.Deps{Logger: log})
+//	account, err := imapsync.Open(path, imapsync.DefaultConfig(), imapsync.Deps{Logger: log})
 //	...
 //	defer account.Close()
-//	report, err := account.Pass(ctx, imapsync.PassOptions{})
+//	report, err := account.Pass(ctx, imapsync.Sides{A: left, B: right}, imapsync.PassOptions{})
 package imapsync

@@ -119,3 +119,12 @@ func KeyOf(r io.Reader, size int64) (Key, error) {
 		}
 	}
 }
+
+func decodeKey(k *Key, text string) error {
+	raw, err := hex.DecodeString(text)
+	if err != nil || len(raw) != len(k) {
+		return errors.New("content key is not 32 hexadecimal digits")
+	}
+	copy(k[:], raw)
+	return nil
+}

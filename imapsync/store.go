@@ -10,6 +10,10 @@ import (
 	"github.com/emersion/go-imap/v2"
 )
 
+// HiddenPrefix begins the names of folders that belong to the synchroniser. They
+// are listed like others, never synchronised, and unsubscribed.
+const HiddenPrefix = "_understudy"
+
 // Sentinels of Store. Anything else is unknown: the pass of this account ends,
 // nothing is concluded from it, and the next pass looks again.
 var (
@@ -86,12 +90,12 @@ type Message struct {
 	Flags Flags
 	// ModSeq is that of the message; 0: not known.
 	ModSeq uint64
-	// The rest is filled in for messages that are new to the caller (not in
-	// Since.Known), and always by Describe.
+	// The rest is filled in for messages that are not in Since.Known or whose UID
+	// is not below Since.Cursor.Next, and always by Describe.
 	Size int64     // RFC822.SIZE in bytes
 	Date time.Time // INTERNALDATE, with the zone the server gave
 	GID  string    // X-GUID or EMAILID; "": the server has none
-	Key  Key       // content key; zero: it was not asked for
+	Key  Key       // content key; zero: it was not asked for (never needed of those in Known)
 }
 
 // Since asks what happened in a box.

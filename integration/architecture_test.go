@@ -59,6 +59,7 @@ var floors = map[string]int{
 	"spamsync/replica/journal":   1,
 	"spamsync/replica/merge":     2,
 	"imapsync/imapstore":         2,
+	"imapsync/storetest":         2,
 	"imapsync/accounts":          2,
 	"imapsync/fleet":             3,
 	"dnsfailover/rfc2136":        2,

@@ -1,0 +1,58 @@
+package imapsync
+
+import (
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// storable says whether a side can keep a flag in a folder.
+func (t *track) storable(s Side) func(imap.Flag) bool {
+	d := t.delta[s]
+	if d == nil {
+		return func(imap.Flag) bool { return true }
+	}
+	return func(f imap.Flag) bool {
+		return d.AnyKeyword && !strings.HasPrefix(string(f), `\`) || d.Permanent.Has(f)
+	}
+}
+
+// merge is three-way, flag by flag: what was agreed, with what either side added,
+// without what either side removed. A side removes only what it could have kept.
+func merge(base, cur [2]Flags, can [2]func(imap.Flag) bool) Flags {
+	var added, removed Flags
+	for s := range base {
+		added = added.Union(cur[s].Minus(base[s]))
+		removed = removed.Union(base[s].Minus(cur[s]).keep(can[s]))
+	}
+	return base[A].Union(base[B]).Union(added).Minus(removed)
+}
+
+// union is the merge without a base: \Deleted only where both have it.
+func union(cur [2]Flags) Flags {
+	both := cur[A].And(cur[B])
+	return cur[A].Union(cur[B]).keep(func(f imap.Flag) bool { return f != imap.FlagDeleted || both.Has(f) })
+}
+
+// mergeFlags adds the steps that make both sides' flags equal.
+func (pl *planner) mergeFlags(it *item, e *entry) {
+	can := [2]func(imap.Flag) bool{e.home.storable(A), e.home.storable(B)}
+	pl.setFlags(e, it.cur, merge(it.pair.flags, it.cur, can), can)
+}
+
+// setFlags adds the steps that lead from cur to want.
+func (pl *planner) setFlags(e *entry, cur [2]Flags, want Flags, can [2]func(imap.Flag) bool) {
+	for s := range cur {
+		add := want.Minus(cur[s]).keep(can[s])
+		remove := cur[s].Minus(want)
+		e.final[s] = cur[s].Union(add).Minus(remove)
+		if len(add)+len(remove) == 0 {
+			continue
+		}
+		st := &flagStep{side: Side(s), e: e, add: add, remove: remove}
+		if e.old != nil && e.next.uid[s] == e.old.uid[s] && e.next.uid[s] != 0 {
+			st.since = e.home.cursor(Side(s)).ModSeq
+		}
+		pl.p.flags = append(pl.p.flags, st)
+	}
+}
