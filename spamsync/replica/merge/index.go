@@ -134,7 +134,7 @@ func (x *index) message(digest string, l *learned) {
 		m = &message{base: l.before}
 		x.messages[id] = m
 	}
-	m.final, m.expires = l.after, l.expires
+	m.final, m.expires = l.after, max(m.expires, l.expires)
 	m.left++
 }
 

@@ -98,7 +98,7 @@ func (s *site) learn(d int, class string, at int64) bool {
 		var cmds [][]any
 		for _, t := range tokensOf(d) {
 			key := "RS_" + strconv.Itoa(t)
-			cmds = append(cmds, words("HINCRBY", key, field, n), words("PEXPIREAT", key, farAway+at, "NX"), words("PEXPIREAT", key, farAway+at, "GT"))
+			cmds = append(cmds, words("HINCRBY", key, field, n), words("PEXPIREAT", key, farAway+at))
 		}
 		s.tx(append(cmds, words("HINCRBY", "RS", total, n))...)
 	}
