@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"internal/durable":           0,
 	"internal/durable/simfs":     1,
 	"internal/hooks":             0,
+	"internal/bans":              1,
 	"internal/ask":               0,
 	"internal/peer":              0,
 	"internal/peer/peertest":     1,

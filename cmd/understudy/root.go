@@ -23,6 +23,10 @@ func commands(a *app) []*cobra.Command {
 		newQueueCommand(a),
 		newRecipientsCommand(a),
 		newSpamCommand(a),
+		newPeerCommand(a),
+		newBanCommand(a),
+		newUnbanCommand(a),
+		newBansCommand(a),
 		newVersionCommand(a),
 		newManCommand(a),
 	}

@@ -41,6 +41,7 @@ type Deps struct {
 	Recipients Recipients
 	Status     Status
 	Spam       Spam
+	Bans       Bans
 
 	// AllowBody says whether bodies may be read (queue.allow_body_access); nil is no.
 	AllowBody func() bool

@@ -3,7 +3,9 @@ package config
 import (
 	"path/filepath"
 
+	"understudy/dnsfailover/tunnel"
 	"understudy/internal/admin"
+	"understudy/internal/peer"
 	"understudy/smtp"
 	"understudy/smtp/dsn"
 	"understudy/smtp/queue"
@@ -28,9 +30,12 @@ type Config struct {
 	Domains []string `key:"domains" doc:"Mail domains that both sites serve; mail to any other is refused." reload:"true"`
 
 	Admin admin.Config `key:"admin"`
-	Log   Log          `key:"log"`
-	SMTP  SMTP         `key:"smtp"`
-	Spam  Spam         `key:"spam"`
+	// Link is the section "peer": the connection with the other site.
+	Link   peer.Config   `key:"peer"`
+	Tunnel tunnel.Config `key:"tunnel"`
+	Log    Log           `key:"log"`
+	SMTP   SMTP          `key:"smtp"`
+	Spam   Spam          `key:"spam"`
 }
 
 // Log is the section "log".
@@ -99,6 +104,7 @@ func (c *Config) complete() {
 	if c.Primary == "" && len(c.Sites) > 0 {
 		c.Primary = c.Sites[0]
 	}
+	c.completePeer()
 	if c.SMTP.Queue.Dir == "" {
 		c.SMTP.Queue.Dir = filepath.Join(c.DataDir, "spool")
 	}

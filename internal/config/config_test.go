@@ -340,7 +340,7 @@ func TestReload(t *testing.T) {
 	if diff := cmp.Diff([]string{"domains", "log.level", "smtp.max_hops", "smtp.limits.connections"}, now); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"data_dir", "smtp.queue.dir", "smtp.queue.lifetime"}, restart); diff != "" {
+	if diff := cmp.Diff([]string{"data_dir", "peer.key_file", "smtp.queue.dir", "smtp.queue.lifetime"}, restart); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -42,6 +42,7 @@ func (c *Config) check(report reporter) {
 			report("smtp.hostname", err.Error())
 		}
 	}
+	c.checkPeer(report)
 	checkHopList("smtp.deliver.to_peer", c.SMTP.Deliver.ToPeer, report)
 	checkHopList("smtp.deliver.local", c.SMTP.Deliver.Local, report)
 	if len(c.SMTP.Listen) > 0 {

@@ -79,7 +79,7 @@ func (l *loader) unknown(k *key, path, name string) string {
 // part of this version.
 func comesLater(name string) bool {
 	switch name {
-	case "peer", "mailsync", "failover", "tunnel":
+	case "mailsync", "failover":
 		return true
 	}
 	return false

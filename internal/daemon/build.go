@@ -24,6 +24,12 @@ func (d *Daemon) build(cfg config.Config) error {
 	if d.domains, err = smtp.NewDomains(cfg.Domains); err != nil {
 		return fmt.Errorf("domains: %w", err)
 	}
+	if err = d.buildPeer(cfg); err != nil {
+		return err
+	}
+	if err = d.buildTunnel(cfg); err != nil {
+		return err
+	}
 	notifications := &dsn.Writer{
 		Hostname: cfg.SMTP.Hostname,
 		Auth:     &auth.Verifier{Resolver: net.DefaultResolver},
@@ -104,7 +110,7 @@ func (d *Daemon) buildAdmin(cfg config.Config) error {
 	d.admin, err = admin.New(cfg.Admin, admin.Deps{
 		Logger: d.log, Registerer: d.registry, Gatherer: d.registry,
 		Queue: d.spool, Archive: d.spool, Rules: d.spool,
-		Hops: hops{d.relay}, Recipients: directory{d.people, d.front}, Status: d, Spam: d.spamAdmin(),
+		Hops: hops{d.relay}, Recipients: directory{d.people, d.front}, Status: d, Spam: d.spamAdmin(), Bans: d,
 		AllowBody: func() bool { return cfg.SMTP.Queue.AllowBodyAccess },
 		Checks:    d.checks(),
 	})

@@ -14,8 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"understudy/dnsfailover"
+	"understudy/dnsfailover/tunnel"
 	"understudy/internal/admin"
+	"understudy/internal/bans"
 	"understudy/internal/config"
+	"understudy/internal/peer"
 	"understudy/smtp"
 	"understudy/smtp/dsn"
 	"understudy/smtp/queue"
@@ -54,6 +57,7 @@ type Daemon struct {
 	log     *slog.Logger
 	started time.Time
 	view    dnsfailover.View
+	feed    *dnsfailover.Feed
 
 	registry *prometheus.Registry
 	alarms   *alarms
@@ -69,6 +73,11 @@ type Daemon struct {
 	postfix  *postfix.Server
 	server   *wire.Server
 	admin    *admin.Server
+	link     *peer.Link // nil where there is no other site to talk to
+	bans     *bans.List
+	tunnel   *tunnel.Tunnel // nil where there are no services
+
+	bansChanged chan struct{}
 
 	notify   notifier
 	stopping atomic.Bool
@@ -88,6 +97,7 @@ func New(cfg config.Config, opts Options) (*Daemon, error) {
 		notify:   notifier{log: opts.Log},
 	}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.feed = dnsfailover.NewFeed(d.view)
 	d.alarms = newAlarms(d.log, d.registry)
 	spamsync.LogClientsTo(d.log)
 	if err := d.build(cfg); err != nil {
@@ -134,6 +144,9 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 	run := func(name string, limit time.Duration, fn func(context.Context) error) {
 		d.run(ctx, undo, failed, name, limit, fn)
 	}
+	if err := d.startPeer(ctx, run); err != nil {
+		return err
+	}
 	run("spool", stopSpool, d.spool.Run)
 	run("recipients", stopRecipients, d.people.Run)
 	run("learned recipients", stopRecipients, d.learnRecipients)
@@ -154,6 +167,9 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 	}
 	run("admin", stopAdmin, d.admin.Run)
 
+	if err := d.startTunnel(ctx, run); err != nil {
+		return err
+	}
 	if d.server == nil {
 		return nil
 	}
@@ -172,7 +188,7 @@ func (d *Daemon) startSMTP(ctx context.Context, undo *stack, failed chan<- error
 			}
 			return fmt.Errorf("listen for mail: %w", err)
 		}
-		open = append(open, l)
+		open = append(open, d.bans.Guard(l))
 	}
 	var serving sync.WaitGroup
 	for _, l := range open {
@@ -265,9 +281,13 @@ func (d *Daemon) Reload() error {
 	if err := d.front.Reload(changed.SMTP.Policy); err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
+	if err := d.reloadPeer(changed); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
 	if d.opts.Level != nil {
 		d.opts.Level.Set(logLevel(changed.Log.Level))
 	}
+	d.cfg.Link.Pins = changed.Link.Pins
 	d.cfg.Domains, d.cfg.SMTP.Policy, d.cfg.Log.Level = changed.Domains, changed.SMTP.Policy, changed.Log.Level
 	d.cfg.SMTP.Recipients = d.cfg.SMTP.Recipients.Following(changed.SMTP.Recipients)
 	d.log.Info("configuration read again", "changed", now)

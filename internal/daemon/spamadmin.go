@@ -154,10 +154,17 @@ func byWeight(list []admin.SpamSymbol) {
 
 // parts has one line for every part that the status shows no more of.
 func (d *Daemon) parts() map[string]string {
-	if d.spam == nil {
-		return nil
+	out := map[string]string{}
+	if d.spam != nil {
+		out["Spam"] = d.spam.line()
 	}
-	return map[string]string{"Spam": d.spam.line()}
+	if d.link != nil {
+		out["Peer"] = d.peerLine()
+	}
+	if d.tunnel != nil {
+		out["Tunnel"] = d.tunnelLine()
+	}
+	return out
 }
 
 // line is what the status says about it.
