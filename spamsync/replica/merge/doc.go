@@ -17,7 +17,7 @@
 // For example:
 //
 //	report, err := merge.Merge(ctx, merge.Options{
-//		Home: home, Source: merge.FirstOf(stream.Backlog{Options: follower}, journal),
+//		Home: home, Source: merge.FirstOf(journal, stream.Backlog{Options: follower}),
 //		Fork: fork, Origin: "a", Target: "b",
 //	})
 package merge

@@ -18,9 +18,10 @@ type Options struct {
 	// Follower, where set, is asked for what the stream does not tell (how often a
 	// sender was seen in all); it is only read. It may be nil.
 	Follower *redis.Client
-	// Source has the follower's commands; FirstOf joins several.
+	// Source has the follower's commands; FirstOf joins several: the journal first,
+	// which has more than the backlog after a crash.
 	Source stream.Source
-	// Fork is the last place both have in common.
+	// Fork is the place after which home lacks what the follower did (stream.Fork).
 	Fork stream.Point
 	// To is where the merge ends; the zero Point is where the follower is now.
 	To stream.Point

@@ -41,6 +41,10 @@ func (u *units) next(ctx context.Context) (unit, error) {
 			}
 			return unit{}, err
 		}
+		if open && cmd.ID != out.end.ID {
+			// The server crashed inside the transaction: it did not happen.
+			open, out.cmds = false, nil
+		}
 		out.raw++
 		out.bytes += int64(len(cmd.Raw))
 		out.end = cmd.At()

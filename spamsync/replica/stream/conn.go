@@ -242,3 +242,9 @@ func (c *Conn) send(words ...string) error {
 	_, err := c.conn.Write(b)
 	return err
 }
+
+// DB is the database the next command works on, UnknownDB before the first SELECT.
+func (c *Conn) DB() int { return c.r.DB() }
+
+// InTx says whether a MULTI is open.
+func (c *Conn) InTx() bool { return c.r.InTx() }

@@ -96,23 +96,31 @@ func FetchInfo(ctx context.Context, o Options) (Info, error) {
 	return ParseInfo(text)
 }
 
-// Fork is the last place that two servers have in common, under the id they share;
-// ErrNoCommonHistory where they share none. Two servers that did not diverge have
-// the smaller of their offsets.
-func Fork(a, b Info) (Point, error) {
+// Fork is the place after which home lacks what the follower did, under an id they
+// share; ErrNoCommonHistory where they share none. Two servers that did not diverge
+// have the smaller of their offsets.
+//
+// Where both have left the history they shared (home was promoted, and the follower
+// crashed as its master and came back at an older place), it is the place where home
+// left: home has everything before it, also what the follower lost.
+func Fork(follower, home Info) (Point, error) {
 	var best Point
-	for _, p := range []Point{a.Now, a.Before} {
-		for _, q := range []Point{b.Now, b.Before} {
-			if p.IsZero() || p.ID != q.ID {
+	for _, f := range []Point{follower.Now, follower.Before} {
+		for _, h := range []Point{home.Now, home.Before} {
+			if f.IsZero() || f.ID != h.ID {
 				continue
 			}
-			if common := min(p.Offset, q.Offset); best.IsZero() || common > best.Offset {
-				best = Point{ID: p.ID, Offset: common}
+			common := min(f.Offset, h.Offset)
+			if f == follower.Before && h == home.Before {
+				common = h.Offset
+			}
+			if best.IsZero() || common > best.Offset {
+				best = Point{ID: f.ID, Offset: common}
 			}
 		}
 	}
 	if best.IsZero() {
-		return Point{}, fmt.Errorf("%w: %v and %v", ErrNoCommonHistory, a.Now, b.Now)
+		return Point{}, fmt.Errorf("%w: %v and %v", ErrNoCommonHistory, follower.Now, home.Now)
 	}
 	return best, nil
 }

@@ -28,7 +28,9 @@ type Iterator interface {
 	Close() error
 }
 
-// Backlog is what a server keeps of its own stream in memory.
+// Backlog is what a server keeps of its own stream in memory. It does not survive a
+// crash: what a server did between its last save and a crash is in no backlog, and
+// this source cannot tell. Where there is a journal, it is asked first.
 type Backlog struct {
 	// Options say how to reach the server.
 	Options Options
@@ -50,6 +52,11 @@ func (b Backlog) Open(ctx context.Context, from, to Point) (Iterator, error) {
 	}
 	if to.ID != info.Now.ID {
 		return nil, fmt.Errorf("read backlog up to %v: %w: the server is at %v", to, ErrNotCovered, info.Now)
+	}
+	if from.ID == info.Before.ID && from.Offset > info.Before.Offset {
+		// The server crashed and came back at an older place. All it did under that id
+		// up to from is known to who asks; what it did afterwards begins here.
+		from = info.Before
 	}
 	c, err := Dial(ctx, b.Options)
 	if err != nil {
