@@ -132,16 +132,16 @@ func (s *failingSite) message(bad bool) lab.Message {
 }
 
 // send sends m, books what was answered, and says how long that took.
-func (s *failingSite) send(m lab.Message) (error, time.Duration) {
+func (s *failingSite) send(m lab.Message) (took time.Duration, err error) {
 	c, err := lab.Dial(s.t.Context(), s.u.SMTP)
 	if err != nil {
-		return err, 0
+		return 0, err
 	}
 	defer c.Close()
 	began := time.Now()
 	err = c.Send(m)
 	s.ledger.Record(m, err)
-	return err, time.Since(began)
+	return time.Since(began), err
 }
 
 // alarm is the engine's alarm; empty is none.
@@ -184,7 +184,7 @@ func (s *failingSite) judged(m lab.Message) *smtp.Verdict {
 func (s *failingSite) works(when string) {
 	m := s.message(false)
 	lab.Wait(s.t, 20*time.Second, "rspamd judges again", func() error {
-		err, _ := s.send(m)
+		_, err := s.send(m)
 		if err != nil {
 			return err
 		}
@@ -197,7 +197,7 @@ func (s *failingSite) works(when string) {
 	if a := s.alarm(); a != "" {
 		s.t.Errorf("%s: %s: the alarm stays: %s", s.name(), when, a)
 	}
-	if err, _ := s.send(s.message(true)); outcome(err) != "rejected" {
+	if _, err := s.send(s.message(true)); outcome(err) != "rejected" {
 		s.t.Errorf("%s: %s: spam is %s", s.name(), when, outcome(err))
 	}
 }
@@ -209,7 +209,7 @@ func (s *failingSite) fails(how string, least time.Duration) {
 	for i := range 5 {
 		bad := i%2 == 1
 		m := s.message(bad)
-		err, took := s.send(m)
+		took, err := s.send(m)
 		longest = max(longest, took)
 		if i == 0 {
 			first, shortest = took, took
@@ -254,7 +254,7 @@ func (s *failingSite) fails(how string, least time.Duration) {
 func (s *failingSite) over(arrived func() map[int][]lab.Sum) {
 	for _, m := range s.deferred {
 		bad := strings.Contains(string(m.Text), gtube)
-		if err, _ := s.send(m); outcome(err) != map[bool]string{true: "rejected", false: "accepted"}[bad] {
+		if _, err := s.send(m); outcome(err) != map[bool]string{true: "rejected", false: "accepted"}[bad] {
 			s.t.Errorf("%s: message %d sent again: %v", s.name(), m.ID, err)
 		}
 	}
