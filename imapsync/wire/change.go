@@ -75,7 +75,9 @@ type CopyResult struct {
 }
 
 // Copy copies messages of the open mailbox.
-func (c *Client) Copy(set imap.UIDSet, to string) *Reply[CopyResult] { return c.transfer("UID COPY", set, to) }
+func (c *Client) Copy(set imap.UIDSet, to string) *Reply[CopyResult] {
+	return c.transfer("UID COPY", set, to)
+}
 
 // Move moves messages of the open mailbox. Without MOVE it is ErrUnsupported: what stands
 // for it is the caller's, who must see COPY's OK before anything is expunged.

@@ -26,6 +26,8 @@ type Login struct {
 	Separator string // "*" if empty
 	// Secret is the password, or the token of OAUTHBEARER and XOAUTH2.
 	Secret string
+	// SASL, if set, is used instead of all the above but User. It serves one login.
+	SASL sasl.Client
 }
 
 // String names who logs in, without the secret.
@@ -36,7 +38,7 @@ func (l Login) String() string {
 	return l.User
 }
 
-// LogValue and Format keep the secret out of logs.
+// Format keeps the secret out of logs.
 func (l Login) Format(f fmt.State, _ rune) { fmt.Fprint(f, l.String()) } //nolint:errcheck // fmt ignores it as well
 
 func (l Login) owner() string { return l.User }
@@ -64,6 +66,9 @@ func (l Login) combined() string {
 
 // sasl returns the mechanism to try.
 func (l Login) sasl(host string) sasl.Client {
+	if l.SASL != nil {
+		return l.SASL
+	}
 	switch strings.ToLower(l.Mechanism) {
 	case "login":
 		return sasl.NewLoginClient(l.combined(), l.Secret)
@@ -111,10 +116,16 @@ func (c *Client) login(ctx context.Context, l Login) error {
 		err = c.authenticate(ctx, mechanism, name, ir, before.Has(imap.CapSASLIR))
 	case before.Has(imap.CapLoginDisabled):
 		err = fmt.Errorf("%w: it offers neither %s nor LOGIN", ErrUnsupported, name)
-	case name == sasl.Plain || name == sasl.Login:
-		_, err = begin[struct{}](c, "LOGIN", func(w *builder) {
-			w.raw(" ").quoted(l.combined(), false).raw(" ").quoted(l.Secret, false)
-		}).Wait(ctx)
+	case name == sasl.Plain || name == sasl.Login && l.SASL == nil:
+		user, secret := l.combined(), l.Secret
+		// RFC 4616, section 2: authorisation identity, authentication identity, password.
+		if parts := strings.Split(string(ir), "\x00"); l.SASL != nil && len(parts) == 3 {
+			user, secret = parts[1], parts[2]
+			if parts[0] != "" && parts[0] != parts[1] {
+				return fmt.Errorf("log in as %s: %w: it lacks AUTH=PLAIN, and LOGIN takes no authorisation identity", l, ErrUnsupported)
+			}
+		}
+		_, err = begin[struct{}](c, "LOGIN", func(w *builder) { w.raw(" ").quoted(user, false).raw(" ").quoted(secret, false) }).Wait(ctx)
 	default:
 		err = fmt.Errorf("%w: it offers %s, not %s", ErrUnsupported, strings.Join(offered, ", "), name)
 	}

@@ -53,7 +53,7 @@ func (c *Client) statusItems() string {
 	if c.Has(imap.CapCondStore) {
 		items += " HIGHESTMODSEQ"
 	}
-	if c.Has(imap.CapObjectID) {
+	if c.Has(imap.CapObjectID) && !c.quirks.NoStatusID {
 		items += " MAILBOXID"
 	}
 	return "(" + items + ")"

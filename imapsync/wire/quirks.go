@@ -15,6 +15,8 @@ type Quirks struct {
 	// GUID is the FETCH item that names a message for good where OBJECTID is not
 	// offered; "" if there is none.
 	GUID string
+	// NoStatusID: MAILBOXID must not be asked of STATUS, only of SELECT.
+	NoStatusID bool
 	// Why says where the row comes from.
 	Why string
 }
@@ -40,8 +42,10 @@ func quirkTable() []quirk {
 			Why: "the same where ID is switched off",
 		}},
 		{name: "cyrus", Quirks: Quirks{
-			Name: "cyrus",
-			Why:  "nothing is amiss; the row is where the next difference goes",
+			Name: "cyrus", NoStatusID: true,
+			Why: "3.6.1 answers STATUS (MAILBOXID) with bytes of its own memory, SELECT rightly; it drops what follows " +
+				"AUTHENTICATE in the same packet, so nothing is ever sent there; EMAILID is made of the content, so that " +
+				"two equal messages share one; INTERNALDATE comes back in UTC (all measured)",
 		}},
 		{offers: "X-GM-EXT-1", Quirks: Quirks{
 			Name: "gmail", Disable: []imap.Cap{imap.CapQResync},
