@@ -16,6 +16,9 @@ type Config struct {
 	Timing Timing `key:"timing"`
 	// Records are the managed records.
 	Records []Record `key:"records" doc:"Records that follow the active site."`
+	// Steady is how long the standby's own probes must have succeeded before a
+	// switchover to it.
+	Steady time.Duration `key:"steady" default:"10m" doc:"How long the standby's own probes must have succeeded before a switchover to it."`
 	// Hooks are what else is done on a change.
 	Hooks Hooks `key:"hooks"`
 }

@@ -45,9 +45,10 @@ type MachineConfig struct {
 //     no change sent before its start can still take place;
 //   - a hand-over that was sent is final until the register says otherwise.
 type Machine struct {
-	cfg MachineConfig
-	now Instant
-	out []Action
+	cfg  MachineConfig
+	now  Instant
+	born Instant
+	out  []Action
 
 	reg    Register // as last read or written
 	regAt  Instant  // a moment at which reg was (at the earliest) asked for
@@ -138,7 +139,7 @@ type faults struct {
 // NewMachine returns a machine that knows nothing of the register yet.
 func NewMachine(cfg MachineConfig, now Instant) *Machine {
 	m := &Machine{
-		cfg: cfg, now: now, linkAt: now, nextRead: now, forced: cfg.Forced,
+		cfg: cfg, now: now, born: now, linkAt: now, nextRead: now, forced: cfg.Forced,
 		maintenance: cfg.Maintenance, alarms: map[string]string{},
 	}
 	m.self.since, m.other.since = now, now
@@ -256,6 +257,8 @@ func (m *Machine) View() (View, Instant) {
 		return View{Active: m.reg.Holder, Epoch: m.reg.Epoch, Role: Standby}, 0
 	case m.permit != 0 && m.now < m.workEnd():
 		return View{Active: me, Epoch: m.reg.Epoch, Role: Active}, m.workEnd()
+	case m.permit == 0 && m.reg == m.first && m.now < m.born.Add(m.cfg.Timing.Permit):
+		return View{}, 0 // just started, and about to renew its role: not fenced yet
 	}
 	return View{Active: me, Epoch: m.reg.Epoch, Role: Fenced}, 0
 }

@@ -162,6 +162,9 @@ func (m *Machine) newClaim() (Swap, bool) {
 		return Swap{}, false
 	}
 	if not := m.whyNotClaim(forced); not != "" {
+		if m.deaf != "" && !m.silent() {
+			return Swap{}, false // one lost request is no news
+		}
 		if text := fmt.Sprintf("because %s; not done because %s", why, not); text != m.would {
 			m.would = text
 			m.note("would have moved", "%s", text)
