@@ -112,8 +112,9 @@ func (a *Account) Pass(ctx context.Context, sides Sides, opt PassOptions) (Repor
 	}
 	r := &runner{
 		a: a, stores: [2]Store{sides.A, sides.B}, opt: opt,
-		filter: filter{exclude: a.excl, include: include, foreign: a.cfg.Foreign},
-		report: &Report{Started: a.deps.Now(), DryRun: opt.DryRun},
+		filter:   filter{exclude: a.excl, include: include, foreign: a.cfg.Foreign},
+		noRename: make(map[string]bool),
+		report:   &Report{Started: a.deps.Now(), DryRun: opt.DryRun},
 	}
 	err = r.run(ctx)
 	r.report.Duration = a.deps.Now().Sub(r.report.Started)
@@ -181,8 +182,9 @@ type runner struct {
 	report   *Report
 	img      *image
 	list     [2]Listing
-	claimed  time.Time // when the lease began; zero: not yet
-	again    bool      // something was not settled: look once more
+	claimed  time.Time       // when the lease began; zero: not yet
+	again    bool            // something was not settled: look once more
+	noRename map[string]bool // folders of the base whose renaming was refused in this pass
 	mu       sync.Mutex
 	progress Progress
 }

@@ -60,10 +60,10 @@ type copier struct {
 	steps   []*appendStep
 	sent    []*appendStep
 	flags   []Flags
+	readers []*keyReader  // nil once their message was answered
 	rest    []*appendStep // not reached before the lease had to be renewed
 	stop    bool          // the account is full
 	unsaved []*entry
-	answers int
 	unclear error
 }
 
@@ -123,18 +123,15 @@ func (c *copier) outgoing(ctx context.Context, picks []Pick) iter.Seq2[Outgoing,
 			}
 			kr := &keyReader{r: body.Reader, size: body.Size}
 			x.r.mu.Lock()
-			c.sent, c.flags = append(c.sent, st), append(c.flags, flags)
+			c.sent, c.flags, c.readers = append(c.sent, st), append(c.flags, flags), append(c.readers, kr)
 			x.r.mu.Unlock()
 			x.r.tell(func(p *Progress) { p.Folder = st.dst.label() })
-			st.m.Size = body.Size
+			if st.m.Size != body.Size {
+				st.m.Size, st.m.Key = body.Size, Key{}
+			}
 			out := Outgoing{Box: st.dst.name[c.to], Validity: x.validity(st.dst, c.to), Flags: flags.keep(st.dst.storable(c.to)), Date: body.Date, Size: body.Size, Reader: kr}
 			if !yield(out, nil) {
 				return
-			}
-			if k := kr.key(); kr.ended || int64(len(kr.header)) == body.Size {
-				x.r.mu.Lock()
-				st.m.Key = k
-				x.r.mu.Unlock()
 			}
 		}
 	}
@@ -155,8 +152,8 @@ func (c *copier) stored(n int, s Stored) {
 		x.r.mu.Unlock()
 		return
 	}
-	st, flags := c.sent[n], c.flags[n]
-	c.answers++
+	st, flags, kr := c.sent[n], c.flags[n], c.readers[n]
+	c.readers[n] = nil
 	x.r.mu.Unlock()
 	switch {
 	case s.Err == nil && s.UID == 0:
@@ -186,11 +183,9 @@ func (c *copier) stored(n int, s Stored) {
 	e := st.e
 	e.next.uid[c.to], e.next.half = s.UID, whole
 	e.next.size = st.m.Size
-	x.r.mu.Lock()
-	if st.m.Key.Known() {
-		e.next.key = st.m.Key
+	if kr != nil { // the body has passed: nobody has to read the header again
+		e.next.key = kr.key()
 	}
-	x.r.mu.Unlock()
 	e.final[c.to.Other()], e.final[c.to] = flags, flags.keep(st.dst.storable(c.to))
 	st.done = true
 	x.setValidity(st.dst, c.to, s.Validity)
@@ -216,6 +211,7 @@ func (c *copier) save() error {
 	for _, e := range c.unsaved {
 		c.x.place(&ch, e)
 	}
+	list := c.unsaved
 	c.unsaved = nil
-	return c.x.r.a.db.apply(ch)
+	return c.x.apply(ch, list)
 }

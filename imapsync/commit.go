@@ -13,10 +13,29 @@ func (x *exec) home(c *change, t *track) *baseBox {
 		m.NextID++
 		t.base = &baseBox{ID: m.NextID, Name: x.p.final[t], loaded: true}
 		t.base.Cursor[A], t.base.Cursor[B] = rewound(x.validity(t, A)), rewound(x.validity(t, B))
-		c.putBoxes = append(c.putBoxes, t.base)
+		x.fresh = append(x.fresh, t.base)
 		c.meta = m
 	}
 	return t.base
+}
+
+// apply commits c with the folders that are new to the base, and remembers what is
+// safe now: after a failure everything is still to be written.
+func (x *exec) apply(c change, entries []*entry) error {
+	for _, b := range x.fresh {
+		if !slices.Contains(c.putBoxes, b) {
+			c.putBoxes = append(c.putBoxes, b)
+		}
+	}
+	c.meta = &x.r.img.meta
+	if err := x.r.a.db.apply(c); err != nil {
+		return err
+	}
+	x.fresh = nil
+	for _, e := range entries {
+		e.saved = true
+	}
+	return nil
 }
 
 // place adds the pair of a confirmed entry to c.
@@ -24,7 +43,6 @@ func (x *exec) place(c *change, e *entry) {
 	if e.saved {
 		return
 	}
-	e.saved = true
 	if e.old != nil && e.old.id != 0 && (e.next == nil || e.next.box != e.old.box || x.p.reset[e.home] && e.next.id == 0) {
 		c.dropPairs = append(c.dropPairs, e.old.place())
 	}
@@ -95,11 +113,10 @@ func (x *exec) journal() error {
 		add(route{"delete", d.side, d.track, d.track}, intentEntry{UID: d.uid})
 	}
 	c.putIntents = x.intents
-	c.meta = &x.r.img.meta
-	if len(c.putIntents)+len(c.dropIntents)+len(c.putBoxes) == 0 {
+	if len(c.putIntents)+len(c.dropIntents)+len(x.fresh) == 0 {
 		return nil
 	}
-	return x.r.a.db.apply(c)
+	return x.apply(c, nil)
 }
 
 func (st *appendStep) entry() intentEntry {
@@ -219,10 +236,10 @@ func (x *exec) commit() error {
 	}
 	x.commitJournal(&c)
 	x.commitTombs(&c)
-	if before+len(c.putBoxes)+len(c.dropBoxes)+len(c.putIntents)+len(c.dropIntents)+len(c.tombs) == 0 {
+	if before+len(x.fresh)+len(c.putBoxes)+len(c.dropBoxes)+len(c.putIntents)+len(c.dropIntents)+len(c.tombs) == 0 {
 		return nil
 	}
-	return x.r.a.db.apply(c)
+	return x.apply(c, nil)
 }
 
 // commitBox writes cursors: only as far as everything was dealt with.

@@ -35,7 +35,11 @@ const (
 
 // db is the base of one account on disk: one bbolt file. The file is locked as
 // long as it is open, which is the lock among runners of one machine.
-type db struct{ bolt *bolt.DB }
+type db struct {
+	bolt *bolt.DB
+	// power, in tests, ends the process before or after a commit.
+	power func(after bool) error
+}
 
 // openDB opens or creates the file.
 func openDB(path string, readOnly bool) (*db, error) {
@@ -239,9 +243,17 @@ func (p *pair) place() pairKey { return pairKey{p.box, p.id} }
 
 // apply commits c: all of it, or nothing, synced.
 func (d *db) apply(c change) error {
+	if d.power != nil {
+		if err := d.power(false); err != nil {
+			return err
+		}
+	}
 	err := d.bolt.Update(func(tx *bolt.Tx) error { return c.write(tx) })
 	if err != nil {
 		return fmt.Errorf("save base: %w", err)
+	}
+	if d.power != nil {
+		return d.power(true)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ type exec struct {
 	tracks  []*track
 	created map[*track]*[2]Cursor // folders made by this plan; zero until known
 	intents []*intent
+	fresh   []*baseBox // folders that the base does not have yet
 	done    int
 }
 
@@ -161,6 +162,11 @@ func (x *exec) folders(ctx context.Context, s Side) error {
 				err = errors.Join(err, errs[i])
 			} else {
 				x.fault(s, f.track, 0, errs[i])
+				if f.c.Op == RenameFolder && f.track.base != nil {
+					x.r.mu.Lock()
+					x.r.noRename[f.track.base.Name], x.r.again = true, true
+					x.r.mu.Unlock()
+				}
 			}
 			continue
 		}

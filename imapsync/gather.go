@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/emersion/go-imap/v2"
 	"golang.org/x/sync/errgroup"
@@ -26,7 +27,7 @@ func (r *runner) round(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	tracks := matchFolders(r.img.boxes, r.list, r.filter, blank)
-	tracks = checkRenames(tracks)
+	tracks = checkRenames(tracks, r.noRename)
 	if len(r.filter.include) > 0 {
 		tracks = slices.DeleteFunc(tracks, func(t *track) bool { return !matchAny(r.filter.include, t.label()) })
 	}
@@ -70,23 +71,33 @@ func (r *runner) listBoth(ctx context.Context) error {
 }
 
 // checkRenames takes those apart that cannot be repeated on the other side, because
-// the name is taken there: the messages are moved instead.
-func checkRenames(tracks []*track) []*track {
-	for i := 0; i < len(tracks); i++ {
-		t := tracks[i]
-		for _, s := range []Side{A, B} {
-			if !t.renamed[s] {
-				continue
-			}
-			for _, other := range tracks {
-				if other != t && other.name[s.Other()] == t.name[s] && !other.renamed[s.Other()] {
-					tracks = split(tracks, t, s)
-					break
+// the name is taken there or the server refused: the messages are moved instead.
+func checkRenames(tracks []*track, noRename map[string]bool) []*track {
+	for again := true; again; {
+		again = false
+		for _, t := range tracks {
+			for _, s := range []Side{A, B} {
+				if !t.renamed[s] {
+					continue
+				}
+				below := t.name[s.Other()] != "" && strings.HasPrefix(t.name[s], t.name[s.Other()]+"/")
+				if below || noRename[t.base.Name] || taken(tracks, t, s.Other(), t.name[s]) {
+					tracks, again = split(tracks, t, s), true
 				}
 			}
 		}
 	}
 	return tracks
+}
+
+// taken says that another folder than t has the name on a side.
+func taken(tracks []*track, t *track, s Side, name string) bool {
+	for _, other := range tracks {
+		if other != t && other.name[s] == name {
+			return true
+		}
+	}
+	return false
 }
 
 // look says whether a folder has to be read on a side.

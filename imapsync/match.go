@@ -124,7 +124,7 @@ func attachNew(tracks []*track, s Side, b Box, leftOut bool) []*track {
 		return tracks
 	}
 	for _, t := range tracks {
-		if t.name[s] == "" && t.base == nil && t.name[s.Other()] == b.Name {
+		if t.name[s] == "" && (t.base == nil && t.name[s.Other()] == b.Name || t.base != nil && t.base.Name == b.Name) {
 			t.name[s], t.box[s], t.status[s] = b.Name, b, unknown
 			return tracks
 		}

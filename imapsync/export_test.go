@@ -1,0 +1,4 @@
+package imapsync
+
+// SetPower lets a test end the process before or after any commit of the base.
+func (a *Account) SetPower(f func(after bool) error) { a.db.power = f }
