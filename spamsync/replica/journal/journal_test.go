@@ -166,3 +166,92 @@ func TestJournal(t *testing.T) {
 		t.Errorf("from elsewhere: %v", err)
 	}
 }
+
+// A server that changes its id on being promoted goes on where it was.
+func TestPromotion(t *testing.T) {
+	t.Parallel()
+	master := servers.Redis(t, "--repl-backlog-ttl", "0")
+	host, port, _ := strings.Cut(master.Addr, ":")
+	r := servers.Redis(t, "--replicaof", host+" "+port, "--repl-backlog-ttl", "0")
+	lab.Wait(t, 10*time.Second, "the replica follows", func() error {
+		info, err := stream.FetchInfo(t.Context(), stream.Options{Addr: r.Addr})
+		if err == nil && !info.LinkUp {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	f := follow(t, t.TempDir(), r, journal.DefaultConfig())
+	start := now(t, r)
+	master.Do("SET", "k", "1")
+	lab.Wait(t, 10*time.Second, "the replica has it", func() error {
+		if v := r.Client.Get(t.Context(), "k").Val(); v != "1" {
+			return errors.New(v)
+		}
+		return nil
+	})
+	fork := now(t, r)
+	r.Do("REPLICAOF", "NO", "ONE")
+	r.Do("SET", "k", "2")
+	end := now(t, r)
+	if end.ID == fork.ID {
+		t.Fatal("the id stayed")
+	}
+	f.want(start, end, "1 2")
+	f.want(fork, end, "2")
+	// The same place, once only the new id is left of it.
+	f.want(stream.Point{ID: end.ID, Offset: fork.Offset}, end, "2")
+	if s := f.Status(); len(s.Gaps) > 0 || s.End.ID != end.ID {
+		t.Errorf("%+v", s)
+	}
+}
+
+// The oldest go first, and what is gone is said to be gone.
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	r := servers.Redis(t, "--repl-backlog-ttl", "0")
+	c := journal.DefaultConfig()
+	c.MaxBytes = 4 << 20
+	dir := t.TempDir()
+	f := follow(t, dir, r, c)
+	start := now(t, r)
+	var late stream.Point
+	for i := range 120 {
+		r.Do("SET", "k", fmt.Sprintf("%03d", i)+strings.Repeat("x", 100_000))
+		if i == 110 {
+			late = now(t, r)
+		}
+	}
+	end := now(t, r)
+	if got, err := f.sets(late, end); err != nil || strings.Count(got, " ") != 8 {
+		t.Errorf("the newest: %q, %v", got, err)
+	}
+	s := f.Status()
+	if s.Bytes > c.MaxBytes || s.First.Offset <= start.Offset || s.First.ID != start.ID {
+		t.Errorf("%+v", s)
+	}
+	var gap *journal.GapError
+	if _, err := f.sets(start, end); !errors.As(err, &gap) || gap.First != s.First {
+		t.Errorf("the oldest: %v, first is %v", err, s.First)
+	}
+	first, err := f.sets(s.First, end)
+	if err != nil {
+		t.Errorf("from the first: %v", err)
+	}
+	f.stop()
+	f = follow(t, dir, r, c)
+	if again, err := f.sets(f.Status().First, end); err != nil || again != first {
+		t.Errorf("after a restart: %q, %v; want %q", again, err, first)
+	}
+}
+
+// A journal that has not got there yet says so, and not that the bytes are gone.
+func TestBehind(t *testing.T) {
+	t.Parallel()
+	r := servers.Redis(t)
+	f := follow(t, t.TempDir(), r, journal.DefaultConfig())
+	at := now(t, r)
+	_, err := f.sets(at, stream.Point{ID: at.ID, Offset: at.Offset + 1_000_000})
+	if !errors.Is(err, journal.ErrBehind) || errors.Is(err, stream.ErrNotCovered) {
+		t.Error(err)
+	}
+}
