@@ -1,6 +1,7 @@
 package imapsync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func Open(path string, cfg Config, deps Deps) (*Account, error) {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
-	prefer, err := ParseSide(cfg.Prefer)
+	prefer, err := ParseSide(cmp.Or(cfg.Prefer, "a"))
 	if err != nil {
 		return nil, err
 	}

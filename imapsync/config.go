@@ -1,6 +1,7 @@
 package imapsync
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -11,7 +12,8 @@ type Config struct {
 	// Guard holds large deletions.
 	Guard GuardConfig `key:"guard"`
 	// Prefer is the side that wins where both moved or renamed the same thing.
-	Prefer string `key:"prefer" default:"a" enum:"a,b" doc:"The side that wins where both moved a message, or renamed a folder, to different places."`
+	// It is no key: the assembly takes the primary's side.
+	Prefer string `key:"-"`
 	// KeepFlags outlive a deletion on the other side.
 	KeepFlags []string `key:"keep_flags" default:"\\Flagged" doc:"A message that gets one of these flags on one side while it is deleted on the other survives."`
 	// Exclude are patterns of folders.
@@ -85,7 +87,7 @@ func (c Config) Validate() error {
 	if c.Guard.Expire < time.Hour {
 		fault("guard.expire", "%v is too short, at least 1h", c.Guard.Expire)
 	}
-	if _, err := ParseSide(c.Prefer); err != nil {
+	if _, err := ParseSide(cmp.Or(c.Prefer, "a")); err != nil {
 		fault("prefer", "%q is neither a nor b", c.Prefer)
 	}
 	if c.Quarantine < 0 {

@@ -13,9 +13,26 @@ import (
 	"understudy/imapsync/accounts"
 )
 
+// ErrUnknown: this fleet does not keep the account.
+var ErrUnknown = errors.New("no such account here")
+
+// Account is the base of one account, opened; *imapsync.Account is one. It is used
+// by one goroutine at a time.
+type Account interface {
+	// Pass makes both sides converge once; see imapsync.Account.Pass for the errors.
+	Pass(ctx context.Context, sides imapsync.Sides, opt imapsync.PassOptions) (imapsync.Report, error)
+	// Status reads the base.
+	Status() (imapsync.Status, error)
+	// Approve lets the next pass carry a held deletion out, Reject lets it put the
+	// messages back; an empty id means all. imapsync.ErrNoHold: there is none with
+	// this id.
+	Approve(id string) error
+	Reject(id string) error
+}
+
 // Session is one account, opened: its base, and a connection to either site.
 type Session struct {
-	imapsync.Passer
+	Account
 	Sides imapsync.Sides
 	// Close ends the connections and lets go of the base.
 	Close func() error
@@ -51,6 +68,7 @@ type Fleet struct {
 	workers *semaphore.Weighted
 	watch   *semaphore.Weighted
 	state   *ages
+	keepers keepers
 }
 
 // New returns a Fleet.
@@ -63,6 +81,7 @@ func New(cfg Config, deps Deps) *Fleet {
 		workers: semaphore.NewWeighted(int64(cfg.Workers)),
 		watch:   semaphore.NewWeighted(int64(cfg.Watch)),
 		state:   newAges(),
+		keepers: keepers{byName: map[string]*keeper{}},
 	}
 }
 

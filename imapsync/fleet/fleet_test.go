@@ -37,7 +37,7 @@ func newWorld() *world {
 }
 
 type fakePasser struct {
-	imapsync.Passer
+	Account
 	w    *world
 	name string
 }
@@ -46,7 +46,7 @@ func (w *world) Open(_ context.Context, a accounts.Account) (*Session, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.open++
-	s := &Session{Passer: &fakePasser{w: w, name: a.Name}, Close: func() error {
+	s := &Session{Account: &fakePasser{w: w, name: a.Name}, Close: func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.open--
@@ -349,4 +349,39 @@ func (a *alarmBook) text(key string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.texts[key]
+}
+
+// What an operator does to an account waits for its pass, and the account is due
+// at once.
+func TestOperatorsComeBetweenPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.takes = func(string) time.Duration { return 10 * time.Second }
+		f := New(config(), Deps{Opener: w})
+		stop := run(t, f, func(context.Context) ([]accounts.Account, error) { return people(1), nil })
+		defer stop()
+		time.Sleep(time.Second)
+		var at time.Duration
+		if err := f.With(t.Context(), "u00@example.com", func(Account) (bool, error) {
+			at = time.Since(w.start)
+			return true, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if at < 10*time.Second || at > 11*time.Second {
+			t.Errorf("the base was used at %v, during the pass", at)
+		}
+		if got := w.times("u00@example.com"); len(got) != 2 || got[1] > 11*time.Second {
+			t.Errorf("passes at %v, want the second at once", got)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := f.With(ctx, "u00@example.com", nil); !errors.Is(err, imapsync.ErrBusy) {
+			t.Errorf("during a pass: %v", err)
+		}
+		if err := f.With(t.Context(), "nobody", nil); !errors.Is(err, ErrUnknown) {
+			t.Errorf("unknown account: %v", err)
+		}
+	})
 }

@@ -99,10 +99,12 @@ func (f *Fleet) adopt(ctx context.Context, wg *sync.WaitGroup, running map[strin
 
 // keep runs passes of one account until ctx ends.
 func (f *Fleet) keep(ctx context.Context, a accounts.Account, delay time.Duration) {
-	k := &keeper{fleet: f, account: a}
+	k := &keeper{fleet: f, account: a, poke: make(chan struct{}, 1)}
+	f.keepers.put(k)
+	defer f.keepers.remove(k)
 	defer k.close()
 	failures := 0
-	for sleep(ctx, delay) {
+	for k.sleep(ctx, delay) {
 		if err := k.pass(ctx); err != nil {
 			k.close()
 			delay = f.backoff(failures)
@@ -118,8 +120,23 @@ func (f *Fleet) keep(ctx context.Context, a accounts.Account, delay time.Duratio
 type keeper struct {
 	fleet   *Fleet
 	account accounts.Account
+	watched bool          // holds one of the places of Config.Watch
+	poke    chan struct{} // makes the account due now
+
+	mu      sync.Mutex // held while the base is used
 	session *Session
-	watched bool // holds one of the places of Config.Watch
+}
+
+// sleep is sleep, ended early by a poke.
+func (k *keeper) sleep(ctx context.Context, d time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	select {
+	case <-k.poke:
+		return true
+	case <-ctx.Done():
+		return errors.Is(ctx.Err(), context.DeadlineExceeded)
+	}
 }
 
 // pass waits for a worker's place and runs one pass.
@@ -129,6 +146,8 @@ func (k *keeper) pass(ctx context.Context) error {
 		return err
 	}
 	defer f.workers.Release(1)
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.session == nil {
 		s, err := f.deps.Opener.Open(ctx, k.account)
 		if err != nil {
@@ -153,7 +172,14 @@ func (k *keeper) wait(ctx context.Context) time.Duration {
 	}
 	ctx, cancel := context.WithTimeout(ctx, watchedShare*jitter(f.cfg.Interval))
 	defer cancel()
-	group, ctx := errgroup.WithContext(ctx)
+	go func() {
+		select {
+		case <-k.poke:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	group, watch := errgroup.WithContext(ctx)
 	watching := 0
 	for _, store := range []imapsync.Store{k.session.Sides.A, k.session.Sides.B} {
 		w, ok := store.(imapsync.Watcher)
@@ -163,8 +189,8 @@ func (k *keeper) wait(ctx context.Context) time.Duration {
 		watching++
 		group.Go(func() error {
 			// The first change on either side ends the watch of both.
-			err := w.Watch(ctx, func(string) { cancel() })
-			if err != nil && ctx.Err() == nil {
+			err := w.Watch(watch, func(string) { cancel() })
+			if err != nil && watch.Err() == nil {
 				return err
 			}
 			return nil
@@ -172,7 +198,7 @@ func (k *keeper) wait(ctx context.Context) time.Duration {
 	}
 	if watching < 2 {
 		// A server that cannot tell: its side is looked at.
-		group.Go(func() error { sleep(ctx, jitter(f.cfg.Interval)); cancel(); return nil })
+		group.Go(func() error { sleep(watch, jitter(f.cfg.Interval)); cancel(); return nil })
 	}
 	if err := group.Wait(); err != nil {
 		f.deps.Logger.Debug("watch ended", "account", k.account.Name, "error", err)
@@ -184,6 +210,8 @@ func (k *keeper) wait(ctx context.Context) time.Duration {
 
 // close ends the session, if there is one, and gives its place away.
 func (k *keeper) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.session != nil {
 		if err := k.session.Close(); err != nil && !errors.Is(err, context.Canceled) {
 			k.fleet.deps.Logger.Debug("session did not end well", "account", k.account.Name, "error", err)

@@ -36,6 +36,8 @@ type Config struct {
 	Log    Log           `key:"log"`
 	SMTP   SMTP          `key:"smtp"`
 	Spam   Spam          `key:"spam"`
+
+	Mailsync Mailsync `key:"mailsync"`
 }
 
 // Log is the section "log".
@@ -103,6 +105,9 @@ func Hops(list []string) ([]relay.Hop, error) {
 func (c *Config) complete() {
 	if c.Primary == "" && len(c.Sites) > 0 {
 		c.Primary = c.Sites[0]
+	}
+	if c.Mailsync.RunAt == "" {
+		c.Mailsync.RunAt = c.Primary
 	}
 	c.completePeer()
 	if c.SMTP.Queue.Dir == "" {

@@ -42,6 +42,9 @@ func (c *Config) check(report reporter) {
 			report("smtp.hostname", err.Error())
 		}
 	}
+	if sitesOK {
+		c.checkMailsync(report)
+	}
 	c.checkPeer(report)
 	checkHopList("smtp.deliver.to_peer", c.SMTP.Deliver.ToPeer, report)
 	checkHopList("smtp.deliver.local", c.SMTP.Deliver.Local, report)

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"understudy/spamsync"
 	"understudy/spamsync/engine"
 	"understudy/spamsync/engine/builtin"
 	"understudy/spamsync/learn"
@@ -16,7 +15,7 @@ type Spam struct {
 	// Builtin is the engine that needs no server.
 	Builtin builtin.Config `key:"builtin"`
 	// Redis is where the shared state is.
-	Redis spamsync.RedisConfig `key:"redis"`
+	Redis Redis `key:"redis"`
 	// Learn is the queue of messages to learn.
 	Learn learn.Config `key:"learn"`
 	// Parity compares both sites.

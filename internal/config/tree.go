@@ -79,7 +79,7 @@ func (l *loader) unknown(k *key, path, name string) string {
 // part of this version.
 func comesLater(name string) bool {
 	switch name {
-	case "mailsync", "failover":
+	case "failover":
 		return true
 	}
 	return false
