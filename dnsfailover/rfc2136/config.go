@@ -34,7 +34,7 @@ type Config struct {
 // TSIG is a key.
 type TSIG struct {
 	Name       string `key:"name" doc:"Name of this site's TSIG key. Give each site its own."`
-	Algorithm  string `key:"algorithm" default:"hmac-sha256" enum:"hmac-sha256 hmac-sha384 hmac-sha512" doc:"Algorithm of the TSIG key."`
+	Algorithm  string `key:"algorithm" default:"hmac-sha256" enum:"hmac-sha256,hmac-sha384,hmac-sha512" doc:"Algorithm of the TSIG key."`
 	SecretFile string `key:"secret_file" doc:"File with the TSIG key's secret in base64."`
 }
 
