@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"understudy/dnsfailover"
 	"understudy/internal/peer"
 )
@@ -58,17 +56,15 @@ func ParseSites(list []string) (Sites, error) {
 
 // Deps are what a server is given; the zero value is for use.
 type Deps struct {
-	Logger  *slog.Logger
-	Metrics prometheus.Registerer
+	Logger *slog.Logger
 }
 
 // Server answers the two sites.
 type Server struct {
-	store   *Store
-	sites   Sites
-	tls     *tls.Config
-	log     *slog.Logger
-	answers *prometheus.CounterVec
+	store *Store
+	sites Sites
+	tls   *tls.Config
+	log   *slog.Logger
 }
 
 // NewServer makes a server; it neither listens nor reads.
@@ -78,17 +74,10 @@ func NewServer(store *Store, key *peer.Key, sites Sites, d Deps) *Server {
 		log = slog.New(slog.DiscardHandler)
 	}
 	pins := slices.Collect(maps.Keys(sites))
-	s := &Server{
+	return &Server{
 		store: store, sites: sites, log: log,
 		tls: peer.ServerTLS(key, func() []peer.Pin { return pins }, protocol),
-		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "understudy_witness_answers_total", Help: "Answers of the witness by site, operation and result.",
-		}, []string{"site", "operation", "result"}),
 	}
-	if d.Metrics != nil {
-		d.Metrics.MustRegister(s.answers)
-	}
-	return s
 }
 
 // Run answers until ctx ends; then it closes ln, lets what is under way finish
@@ -143,17 +132,8 @@ func (s *Server) connection(ctx context.Context, c net.Conn) {
 		return
 	}
 	a := s.answer(site, q)
-	result := a.Error
-	if result == "" {
-		result = "ok"
-	}
-	op := q.Op
-	if op != "read" && op != "swap" {
-		op = "unknown"
-	}
-	s.answers.WithLabelValues(string(site), op, result).Inc()
 	if err := send(tc, a); err != nil {
-		s.log.Info("answer not delivered", "site", string(site), "operation", op, "err", err)
+		s.log.Info("answer not delivered", "site", string(site), "operation", q.Op, "err", err)
 		return
 	}
 	_ = tc.Close() // says that this is all

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"understudy/dnsfailover"
 )
@@ -51,7 +52,7 @@ func Open(path string) (s *Store, err error) {
 	}()
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: openLimit})
 	switch {
-	case errors.Is(err, bolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("open witness: %w: %s", ErrLocked, path)
 	case err != nil:
 		return nil, fmt.Errorf("open witness: %s: %w", path, err)

@@ -105,13 +105,15 @@ func TestConformance(t *testing.T) {
 	l := start(t)
 	arbitertest.Run(t, arbitertest.Lab{
 		Client: func(t *testing.T, site dnsfailover.Site) dnsfailover.Arbiter {
+			t.Helper()
 			return l.client(t, l.addr, l.sites[site], l.key.Pin())
 		},
 		Drop: l.drop,
 		Unreachable: func(t *testing.T) dnsfailover.Arbiter {
+			t.Helper()
 			return l.client(t, nowhere(t), l.sites["a"], l.key.Pin())
 		},
-		WrongKey: func(t *testing.T) dnsfailover.Arbiter { return l.client(t, l.addr, newKey(t), l.key.Pin()) },
+		WrongKey: func(t *testing.T) dnsfailover.Arbiter { t.Helper(); return l.client(t, l.addr, newKey(t), l.key.Pin()) },
 	})
 }
 
