@@ -49,7 +49,7 @@ func (c *conn) reset() {
 // close ends the dialogue.
 func (c *conn) close() {
 	c.stop()
-	_ = c.Conn.Close()
+	_ = c.Close()
 }
 
 // secure starts TLS.

@@ -118,11 +118,12 @@ func (s *session) whole() (string, error) {
 		if i < 0 || !strings.HasSuffix(text, "}") {
 			return b.String(), nil
 		}
-		n, err := strconv.Atoi(strings.TrimSuffix(text[i+1:], "}"))
-		if err != nil || n < 0 || n > maxDialogueBytes {
-			return b.String(), nil // no literal after all, or one that is too long: LimitReader ends it
+		size := text[i+1 : len(text)-1]
+		n, notNumber := strconv.ParseInt(size, 10, 32)
+		if notNumber != nil || n < 0 {
+			return b.String(), nil // no literal after all
 		}
-		if _, err := io.CopyN(&b, s.in, int64(n)); err != nil {
+		if _, err := io.CopyN(&b, s.in, n); err != nil {
 			return "", errors.New("the server closed the connection")
 		}
 	}

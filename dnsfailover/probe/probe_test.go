@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -103,10 +104,7 @@ func check(t *testing.T, c Config, want string) {
 }
 
 func with(base map[string]string, key, answer string) map[string]string {
-	out := map[string]string{}
-	for k, v := range base {
-		out[k] = v
-	}
+	out := maps.Clone(base)
 	if answer == "" {
 		delete(out, key)
 	} else {

@@ -38,7 +38,7 @@ func ParseSites(list []string) (Sites, error) {
 		pin, err := peer.ParsePin(text)
 		switch {
 		case !ok || site == "":
-			errs = append(errs, fmt.Errorf("%q is not SITE=sha256:...", word))
+			errs = append(errs, fmt.Errorf("%q is not SITE=PIN", word))
 		case err != nil:
 			errs = append(errs, err)
 		case out[pin] != "" && out[pin] != dnsfailover.Site(site):

@@ -14,10 +14,10 @@ import (
 	"understudy/dnsfailover"
 )
 
-// ErrLocked: another process has the store open.
+// ErrLocked says that another process has the store open.
 var ErrLocked = errors.New("the witness's file is in use; is the witness running?")
 
-// ErrBroken: a write has failed; the store must be opened again.
+// ErrBroken says that a write has failed; the store must be opened again.
 var ErrBroken = errors.New("an earlier write of the witness failed")
 
 var (
