@@ -122,6 +122,9 @@ var (
 	// ErrLayout: the stream has a layout of rspamd this version does not know.
 	// Nothing was written.
 	ErrLayout = errors.New("unknown layout of the spam state")
+	// ErrHomeEmpty: home has no key and no history in common with the fork: it was
+	// flushed, or started without its data. Nothing was written.
+	ErrHomeEmpty = errors.New("home is empty")
 	// ErrBusy: another merge into this home is at work.
 	ErrBusy = errors.New("another merge is at work")
 )

@@ -99,11 +99,33 @@ func (m *merger) resume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if place.IsZero() {
+		if err := m.checkHome(ctx); err != nil {
+			return err
+		}
+	}
 	if !place.IsZero() {
 		m.report.From, m.report.Resumed = place, true
 	}
 	m.place = place
 	m.stale = place.IsZero()
+	return nil
+}
+
+// checkHome refuses a home that lost everything: what is replayed there would be all
+// it has, and the follower would then take it over.
+func (m *merger) checkHome(ctx context.Context) error {
+	text, err := m.Home.Info(ctx, "replication", "keyspace").Result()
+	if err != nil {
+		return fmt.Errorf("look at home: %w", err)
+	}
+	info, err := stream.ParseInfo(text)
+	if err != nil {
+		return fmt.Errorf("look at home: %w", err)
+	}
+	if info.Now.ID != m.Fork.ID && info.Before.ID != m.Fork.ID && !strings.Contains(text, "\ndb") {
+		return fmt.Errorf("%w: it does not know %v", ErrHomeEmpty, m.Fork)
+	}
 	return nil
 }
 

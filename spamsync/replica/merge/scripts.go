@@ -159,7 +159,8 @@ return {kept, failed}`
 // taught: the newer class is right. Rspamd's do not: where only one site changed the
 // class, that one is right, and where both did, the newer one, by the life of the
 // rarest token. Taught beats forgotten. A decision holds for all learns of the
-// message and is kept with the mark meanwhile.
+// message and is kept with the mark meanwhile, with the class the last one led to:
+// a learn that starts from another follows a crash in which the follower forgot it.
 //
 // It returns the decision as third value: a applied, d double, h home won, f
 // follower won, o the message is as it was at the fork.
@@ -222,8 +223,9 @@ local field = 'd:' .. digest
 local stored = redis.pcall('HGET', KEYS[1], field)
 local decision
 local fix = false
+local cur = before
 if type(stored) == 'string' then
-  decision = stored
+  decision, cur = string.sub(stored, 1, 1), string.sub(stored, 2, 2)
 elseif own and home ~= 'n' and final ~= 'n' then
   local at = taughtAt()
   if home == final then
@@ -255,7 +257,7 @@ end
 if dry then return {0, 0, decision} end
 
 if more then
-  call('HSET', KEYS[1], field, decision)
+  call('HSET', KEYS[1], field, decision .. after)
 elseif stored then
   call('HDEL', KEYS[1], field)
 end
@@ -263,6 +265,7 @@ local old = {}
 for i = 4, #KEYS do old[i] = redis.call('EXISTS', KEYS[i]) == 1 end
 if decision == 'a' or decision == 'f' then
   if fix then move(home, base) end
+  if cur ~= before then move(cur, before) end
   for i = 4, #KEYS do
     local n = first + 1 + 2 * (i - 4)
     add(KEYS[i], S, tonumber(ARGV[n]))
