@@ -31,7 +31,8 @@ func newSpamCommand(a *app) *cobra.Command {
 		Short: "Judge, teach and compare the spam filters",
 	}
 	l := newAdminLink(a, cmd)
-	cmd.AddCommand(newSpamStatusCommand(a, l), newSpamLearnCommand(a, l), newSpamCheckCommand(a, l), newSpamParityCommand(a))
+	cmd.AddCommand(newSpamStatusCommand(a, l), newSpamLearnCommand(a, l), newSpamCheckCommand(a, l), newSpamParityCommand(a),
+		newSpamMergeCommand(a, l), newSpamRspamdConfigCommand(a))
 	return cmd
 }
 
@@ -78,6 +79,9 @@ func (a *app) printSpamStatus(st *admin.SpamStatus) {
 	}
 	if st.Greylist > 0 {
 		a.field("Greylist", plural(st.Greylist, "record")+" kept here until the shared state takes them")
+	}
+	if st.Replica != nil {
+		a.printSpamReplica(st.Replica)
 	}
 	if st.Parity == nil {
 		a.field("Parity", "not compared yet")

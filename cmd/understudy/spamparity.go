@@ -97,11 +97,11 @@ func openParity(cfg config.Config) (*parity.Comparer, func(), error) {
 	}
 	deps := parity.Deps{URL: s.EngineURL(), Site: cfg.Site, PeerSite: cfg.Peer()}
 	if s.Redis.Address != "" && s.Redis.Peer != "" {
-		here, err := spamsync.OpenClient(s.Redis, s.Redis.Address)
+		here, err := spamsync.OpenClient(s.Redis.RedisConfig, s.Redis.Address)
 		if err != nil {
 			return nil, nil, fmt.Errorf("spam.redis.%w", err)
 		}
-		peer, err := spamsync.OpenClient(s.Redis, s.Redis.Peer)
+		peer, err := spamsync.OpenClient(s.Redis.RedisConfig, s.Redis.Peer)
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("spam.redis.%w", err), here.Close())
 		}

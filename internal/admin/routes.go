@@ -39,6 +39,7 @@ func (s *Server) routes() map[string]map[string]handler {
 		"/v1/spam/status":        {http.MethodGet: s.spamStatus},
 		"/v1/spam/learn":         {http.MethodPost: s.learnSpam},
 		"/v1/spam/check":         {http.MethodPost: s.checkSpam},
+		"/v1/spam/merge":         {http.MethodPost: s.mergeSpam},
 		"/v1/bans":               {http.MethodGet: s.listBans, http.MethodPost: s.changeBans},
 	}
 }

@@ -69,6 +69,8 @@ type SpamStatus struct {
 	Learn *learn.Status `json:"learn,omitempty"`
 	// Greylist is how many greylist records wait here for the shared state.
 	Greylist int `json:"greylist_waiting,omitempty"`
+	// Replica is nil where the shared state is not replicated by this daemon.
+	Replica *SpamReplica `json:"replica,omitempty"`
 	// Parity is nil before the first comparison.
 	Parity *SpamParity `json:"parity,omitempty"`
 }

@@ -17,6 +17,7 @@ import (
 	"understudy/spamsync/engine/builtin"
 	"understudy/spamsync/learn"
 	"understudy/spamsync/parity"
+	"understudy/spamsync/replica"
 )
 
 // stopSpam bounds how long learning and comparing may take to end: one message
@@ -32,6 +33,7 @@ type spam struct {
 	greylist *spamsync.Greylist
 	learn    *learn.Queue
 	parity   *parity.Schedule
+	replica  *replica.Keeper
 	// explain asks Rspamd without side effects.
 	explain *parity.Rspamd
 
@@ -40,7 +42,7 @@ type spam struct {
 
 // buildSpam makes the filter that the front asks; nil where mail is not judged.
 func (d *Daemon) buildSpam(cfg config.Config) (smtp.Filter, error) {
-	if !cfg.Spam.On() {
+	if !cfg.Spam.On() && !cfg.Spam.Redis.Replicates() {
 		return nil, nil
 	}
 	s := &spam{cfg: cfg.Spam}
@@ -73,6 +75,9 @@ func (s *spam) build(d *Daemon, cfg config.Config) error {
 		s.explain.PasswordFile, s.explain.Disable = s.cfg.Engine.Rspamd.PasswordFile, s.cfg.Parity.Disable
 		s.closers = append(s.closers, func() error { s.explain.Close(); return nil })
 	}
+	if err := s.buildReplica(d, cfg, filepath.Join(dir, "replica")); err != nil {
+		return err
+	}
 	if err := s.buildLearn(d, learners, filepath.Join(dir, "learn")); err != nil {
 		return err
 	}
@@ -85,7 +90,7 @@ func (s *spam) buildBuiltin(d *Daemon, cfg config.Config, dir string) error {
 		d.log.Warn("the builtin filter keeps its state in memory: spam.redis.address names no server")
 		s.state = spamsync.NewMemory(nil)
 	} else {
-		state, closeState, err := spamsync.OpenRedis(s.cfg.Redis)
+		state, closeState, err := spamsync.OpenRedis(s.cfg.Redis.RedisConfig)
 		if err != nil {
 			return fmt.Errorf("redis: %w", err)
 		}
@@ -125,7 +130,7 @@ func (s *spam) buildLearn(d *Daemon, learners []string, dir string) error {
 	}
 	deps := learn.Deps{Dir: dir, Teacher: teachers, Alarms: d.alarms, Logger: d.log, Registerer: d.registry}
 	if s.cfg.Redis.Address != "" {
-		client, err := spamsync.OpenClient(s.cfg.Redis, s.cfg.Redis.WritesTo())
+		client, err := spamsync.OpenClient(s.cfg.Redis.RedisConfig, s.cfg.Redis.WritesTo())
 		if err != nil {
 			return fmt.Errorf("redis: %w", err)
 		}
@@ -171,12 +176,12 @@ func (s *spam) buildParity(d *Daemon, cfg config.Config) error {
 	}
 	deps := parity.Deps{URL: s.cfg.EngineURL(), Site: cfg.Site, PeerSite: cfg.Peer()}
 	if s.cfg.Redis.Peer != "" {
-		here, err := spamsync.OpenClient(s.cfg.Redis, s.cfg.Redis.Address)
+		here, err := spamsync.OpenClient(s.cfg.Redis.RedisConfig, s.cfg.Redis.Address)
 		if err != nil {
 			return fmt.Errorf("redis: %w", err)
 		}
 		s.closers = append(s.closers, here.Close)
-		peer, err := spamsync.OpenClient(s.cfg.Redis, s.cfg.Redis.Peer)
+		peer, err := spamsync.OpenClient(s.cfg.Redis.RedisConfig, s.cfg.Redis.Peer)
 		if err != nil {
 			return fmt.Errorf("redis: %w", err)
 		}
@@ -207,6 +212,9 @@ func (d *Daemon) startSpam(run func(string, time.Duration, func(context.Context)
 		return
 	}
 	undo.push("filters", stopSpam, func(context.Context) error { return d.spam.close() })
+	if d.spam.replica != nil {
+		run("spam replication", stopSpam, d.runReplica)
+	}
 	if d.spam.greylist != nil {
 		run("greylist", stopSpam, d.spam.greylist.Run)
 	}

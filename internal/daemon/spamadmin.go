@@ -38,6 +38,7 @@ func (s *spam) SpamStatus(context.Context) (admin.SpamStatus, error) {
 	if s.greylist != nil {
 		out.Greylist = s.greylist.Local()
 	}
+	out.Replica = s.replicaStatus()
 	if s.parity == nil {
 		return out, nil
 	}

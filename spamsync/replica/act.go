@@ -104,6 +104,7 @@ func (k *Keeper) settled(ctx context.Context, home Seen) error {
 		if s.Replica() && s.LinkUp && !s.Syncing && s.Now.ID == home.Now.ID {
 			break
 		}
+		home = k.renamed(ctx, home)
 		if s.Master() {
 			return errors.New("follow: somebody else promoted this Redis")
 		}
@@ -112,6 +113,22 @@ func (k *Keeper) settled(ctx context.Context, home Seen) error {
 		}
 	}
 	return k.mark(ctx, home)
+}
+
+// renamed looks at home again where the gate has refused a full copy: Redis starts
+// a new history when its first replica comes. The process and its data must be
+// the ones that were judged.
+func (k *Keeper) renamed(ctx context.Context, home Seen) Seen {
+	r := k.gate.Refused()
+	if !r.Full || r.FullID == home.Now.ID {
+		return home
+	}
+	now := look(ctx, k.peer)
+	if !now.Master() || now.Now.ID != r.FullID || now.Dataset != home.Dataset || now.Run != home.Run || home.Run == "" {
+		return home
+	}
+	k.gate.Permit(now.Now.ID)
+	return now
 }
 
 // mark notes the dataset that is followed, and marks it at home where it has no mark.
@@ -207,9 +224,10 @@ const maxIdleBytes = 256
 
 // mergeOptions are the options of a merge of everything after fork.
 func (k *Keeper) mergeOptions(fork stream.Point) merge.Options {
+	// The journal first: after a crash the backlog lacks what was acknowledged before.
 	sources := []stream.Source{stream.Backlog{Options: k.stream()}}
 	if k.journal != nil {
-		sources = append(sources, k.journal)
+		sources = append([]stream.Source{k.journal}, sources...)
 	}
 	return merge.Options{
 		Home: k.peer, Follower: k.local, Fork: fork, Origin: k.deps.Site, Target: k.deps.Peer,

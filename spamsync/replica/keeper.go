@@ -73,6 +73,7 @@ type Keeper struct {
 	out      Output
 	since    time.Time // of out.State
 	busy     Action
+	acted    time.Time // when the last action ended: older looks do not count
 	cutOver  bool
 	failed   mergeFailure
 	failedAt time.Time
@@ -257,6 +258,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 // saw takes a look at one of the two.
 func (k *Keeper) saw(which int, s Seen) {
 	k.mu.Lock()
+	if s.Asked.Before(k.acted) {
+		k.mu.Unlock()
+		return // what was true before the last action
+	}
 	old := k.seen[which]
 	k.seen[which] = s
 	if which == 0 {
@@ -293,6 +298,8 @@ func (k *Keeper) loop(ctx context.Context) error {
 			stop()
 			working.Wait()
 			k.ended(e.err)
+			k.saw(0, look(ctx, k.local))
+			k.saw(1, look(ctx, k.peer))
 		}
 		k.adopt()
 		out, fork := k.step()
@@ -400,7 +407,7 @@ func (k *Keeper) ended(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	did := k.busy
-	k.busy, k.cutOver = NoAction, false
+	k.busy, k.cutOver, k.acted = NoAction, false, time.Now()
 	k.metrics.actions.WithLabelValues(string(did), result(err)).Inc()
 	if err != nil {
 		k.log.Warn("spam state replication could not act", "action", string(did), "err", err)

@@ -155,6 +155,9 @@ func (m *Machine) Step(in Input) Output {
 	}
 	usable := in.Peer.Master() && out.Relation.Kinship != Foreign && out.Relation.Kinship != Emptied &&
 		(out.Relation.Kinship != Unclear || in.Mark == "" || in.Peer.Dataset == in.Mark)
+	if in.Busy == Carry || in.Busy == FollowAnyway {
+		usable = in.Peer.Master() // the operator has said that it is the right one
+	}
 	if usable {
 		m.usable = in.Now
 		if m.usableFrom.IsZero() {

@@ -73,6 +73,8 @@ type Attached struct {
 type Seen struct {
 	// At is when it was looked at; zero where it never was.
 	At time.Time
+	// Asked is when the question was sent.
+	Asked time.Time
 	// Trouble is why the rest is not known.
 	Trouble Trouble
 	// Why has the server's, or the system's, own words for it.
@@ -84,6 +86,8 @@ type Seen struct {
 	Failing string
 	// Syncing says that a full copy is being received.
 	Syncing bool
+	// Run is another word after every start of the server.
+	Run string
 	// Keys is how many it holds, in all databases.
 	Keys int64
 	// Dataset marks what it holds.
@@ -101,16 +105,18 @@ func (s Seen) Replica() bool { return s.Up() && s.Role == "slave" }
 
 // look asks a server for everything in one round trip.
 func look(ctx context.Context, c *redis.Client) Seen {
+	asked := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
 	pipe := c.Pipeline()
 	ping := pipe.Ping(ctx)
 	info := pipe.Info(ctx, "replication")
 	size := pipe.Info(ctx, "keyspace")
+	server := pipe.Info(ctx, "server")
 	dataset := pipe.Get(ctx, datasetKey)
 	_, err := pipe.Exec(ctx)
-	s := Seen{At: time.Now()}
-	for _, e := range []error{ping.Err(), info.Err(), size.Err(), dataset.Err()} {
+	s := Seen{At: time.Now(), Asked: asked}
+	for _, e := range []error{ping.Err(), info.Err(), size.Err(), server.Err(), dataset.Err()} {
 		if e != nil && !errors.Is(e, redis.Nil) {
 			s.Trouble, s.Why = troubleOf(e), e.Error()
 			return s
@@ -126,6 +132,9 @@ func look(ctx context.Context, c *redis.Client) Seen {
 	}
 	s.Keys, s.Dataset = countKeys(size.Val()), dataset.Val()
 	s.readInfo(info.Val())
+	if _, rest, ok := strings.Cut(server.Val(), "\nrun_id:"); ok {
+		s.Run, _, _ = strings.Cut(rest, "\r")
+	}
 	return s
 }
 
