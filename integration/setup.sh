@@ -12,6 +12,8 @@ wanted=(
 	smtp-source:postfix        # load
 	dovecot:dovecot-core       # LMTP next hop, mailboxes
 	/usr/lib/dovecot/lmtp:dovecot-lmtpd
+	/usr/lib/dovecot/managesieve-login:dovecot-managesieved  # behind the tunnel
+	nginx:nginx
 	swaks:swaks                # a client written by others
 	fusermount3:fuse3          # the power-cut file system
 	ip:iproute2                # network namespaces
