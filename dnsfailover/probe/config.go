@@ -45,7 +45,7 @@ type Config struct {
 	TLS       string `key:"tls" enum:"auto,implicit,starttls,none" default:"auto" doc:"With imap and mail: auto is implicit TLS on port 993 and none elsewhere."`
 	// Name in the certificate, where it is not the host of Address.
 	ServerName   string `key:"server_name" doc:"Name in the server's certificate, where it is not the host of address."`
-	InsecureTLS  bool   `key:"insecure_tls" doc:"Do not check the certificate. An expired one fails for users too, so better leave this off."`
+	InsecureTLS  bool   `key:"insecure_tls" default:"false" doc:"Do not check the certificate. An expired one fails for users too, so better leave this off."`
 	User         string `key:"user" doc:"With imap and mail, the user to log in as; with redis, the user of its ACL."`
 	PasswordFile string `key:"password_file" doc:"File with that user's password."`
 	Mailbox      string `key:"mailbox" default:"INBOX" doc:"With imap and mail, the mailbox that is opened."`

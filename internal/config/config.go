@@ -33,9 +33,11 @@ type Config struct {
 	// Link is the section "peer": the connection with the other site.
 	Link   peer.Config   `key:"peer"`
 	Tunnel tunnel.Config `key:"tunnel"`
-	Log    Log           `key:"log"`
-	SMTP   SMTP          `key:"smtp"`
-	Spam   Spam          `key:"spam"`
+	// Failover is who is active.
+	Failover Failover `key:"failover"`
+	Log      Log      `key:"log"`
+	SMTP     SMTP     `key:"smtp"`
+	Spam     Spam     `key:"spam"`
 
 	Mailsync Mailsync `key:"mailsync"`
 }
@@ -110,6 +112,7 @@ func (c *Config) complete() {
 		c.Mailsync.RunAt = c.Primary
 	}
 	c.completePeer()
+	c.completeFailover()
 	if c.SMTP.Queue.Dir == "" {
 		c.SMTP.Queue.Dir = filepath.Join(c.DataDir, "spool")
 	}

@@ -38,11 +38,6 @@ func (l *loader) readEnviron(environ []string) {
 
 // unknownEnv reports a variable that no key has.
 func (l *loader) unknownEnv(name string, names []string) {
-	section, _, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(name, envPrefix)), "_")
-	if comesLater(section) {
-		l.envFault(name, "", "this version does not have this feature (%s) yet", section)
-		return
-	}
 	if near := nearest(name, names); near != "" {
 		l.envFault(name, "", "no key has this variable; did you mean %s?", near)
 		return

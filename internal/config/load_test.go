@@ -195,7 +195,6 @@ func TestFaultsOfValues(t *testing.T) {
 		"alias at the top":         {"name: &d a\ndeep: *d", `f:2: deep: expected a section with keys below it, found an alias (*d)`},
 		"alias in list":            {"name: &n x\nnets: [*n]", `f:2: nets[0]: an alias (*name) is not read; write the value out`},
 		"key that is a list":       {"? [a]\n: b", `f:1: expected a key, found a list`},
-		"later section":            {"name: a\nfailover: {mode: x}", `f:2: failover: this version does not have this feature yet; remove the section`},
 		"validate":                 {"name: x\ndeep:\n  inner: bad", "f:3: deep.inner: is bad\nf:2: deep: nothing: to see"},
 		"empty":                    {"", `f: the file is empty; it needs at least site, domains and smtp`},
 		"only comments":            {"# a: b\n---\n", `f: the file is empty; it needs at least site, domains and smtp`},
@@ -270,7 +269,6 @@ func TestEnvironmentFaults(t *testing.T) {
 		"UNDERSTUDY_LIVES=x":           `UNDERSTUDY_LIVES: lives cannot be set by the environment, only in the file`,
 		"UNDERSTUDY_DEEP_INER=x":       `UNDERSTUDY_DEEP_INER: no key has this variable; did you mean UNDERSTUDY_DEEP_INNER?`,
 		"UNDERSTUDY_ZZZZZZZZZZZZZZZ=x": `UNDERSTUDY_ZZZZZZZZZZZZZZZ: no key has this variable; variables that start with UNDERSTUDY_ are reserved for keys`,
-		"UNDERSTUDY_FAILOVER_MODE=x":   `UNDERSTUDY_FAILOVER_MODE: this version does not have this feature (failover) yet`,
 		"UNDERSTUDY_DEEP_INNER=bad":    `UNDERSTUDY_DEEP_INNER: deep.inner: is bad`,
 	} {
 		t.Run(assignment, func(t *testing.T) {

@@ -46,6 +46,9 @@ func (c *Config) check(report reporter) {
 		c.checkMailsync(report)
 	}
 	c.checkPeer(report)
+	if sitesOK {
+		c.checkFailover(report)
+	}
 	checkHopList("smtp.deliver.to_peer", c.SMTP.Deliver.ToPeer, report)
 	checkHopList("smtp.deliver.local", c.SMTP.Deliver.Local, report)
 	if len(c.SMTP.Listen) > 0 {

@@ -49,9 +49,6 @@ const aliasText = "an alias (*name) is not read; write the value out"
 
 // unknown says what to do about a name that section k does not have.
 func (l *loader) unknown(k *key, path, name string) string {
-	if k == l.schema && comesLater(name) {
-		return "this version does not have this feature yet; remove the section"
-	}
 	names := make([]string, len(k.children))
 	for i, c := range k.children {
 		names[i] = c.name
@@ -73,16 +70,6 @@ func (l *loader) unknown(k *key, path, name string) string {
 		path = "the top level"
 	}
 	return fmt.Sprintf("unknown key; %s has %s", path, strings.Join(names, ", "))
-}
-
-// comesLater says that a top-level section is designed and documented but not
-// part of this version.
-func comesLater(name string) bool {
-	switch name {
-	case "failover":
-		return true
-	}
-	return false
 }
 
 // isNull says that a key has nothing behind it.
