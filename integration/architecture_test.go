@@ -65,6 +65,7 @@ var floors = map[string]int{
 	"imapsync/fleet":             3,
 	"dnsfailover/rfc2136":        2,
 	"dnsfailover/witness":        2,
+	"dnsfailover/hosted":         2,
 	"dnsfailover/probe":          2,
 	"dnsfailover/tunnel":         2,
 	"internal/admin":             3,

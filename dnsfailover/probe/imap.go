@@ -114,19 +114,28 @@ func (s *session) whole() (string, error) {
 			return "", err
 		}
 		b.WriteString(text)
-		i := strings.LastIndexByte(text, '{')
-		if i < 0 || !strings.HasSuffix(text, "}") {
+		n := literalBytes(text)
+		if n < 0 {
 			return b.String(), nil
-		}
-		size := text[i+1 : len(text)-1]
-		n, notNumber := strconv.ParseInt(size, 10, 32)
-		if notNumber != nil || n < 0 {
-			return b.String(), nil // no literal after all
 		}
 		if _, err := io.CopyN(&b, s.in, n); err != nil {
 			return "", errors.New("the server closed the connection")
 		}
 	}
+}
+
+// literalBytes is the length of the literal that a line announces at its end; -1
+// where it announces none (RFC 3501, section 4.3).
+func literalBytes(text string) int64 {
+	i := strings.LastIndexByte(text, '{')
+	if i < 0 || !strings.HasSuffix(text, "}") {
+		return -1
+	}
+	n, err := strconv.ParseInt(text[i+1:len(text)-1], 10, 32)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // search returns the UIDs of the messages that carry the field with the text, and

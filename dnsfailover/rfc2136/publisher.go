@@ -5,17 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/miekg/dns"
 
 	"understudy/dnsfailover"
 )
-
-// notePrefix starts the TXT record that notes, beside the records of a zone
-// without register, which epoch they are of.
-const notePrefix = "v=us1-epoch;epoch="
 
 // maxApplies is how often a change starts again because the zone changed under it,
 // or an answer was lost.
@@ -68,15 +62,15 @@ func (p *Publisher) Apply(ctx context.Context, epoch uint64, changes []dnsfailov
 // apply looks at the zone and sends one UPDATE for what is missing. again: look
 // once more.
 func (p *Publisher) apply(ctx context.Context, epoch uint64, changes []dnsfailover.RRChange) (again bool, err error) {
-	text, noted, err := p.link.text(ctx, p.note)
+	text, _, err := p.link.text(ctx, p.note)
 	if err != nil {
 		return false, fmt.Errorf("read epoch: %w", err)
 	}
-	if err := later(text, noted, epoch); err != nil {
+	if err := dnsfailover.CheckEpochNote(text, epoch); err != nil {
 		return false, err
 	}
 	u := newUpdate(p.zone)
-	note := notePrefix + strconv.FormatUint(epoch, 10)
+	note := dnsfailover.EpochNote(epoch)
 	u.text(p.note, text, note)
 	missing := text != note
 	for _, c := range changes {
@@ -123,20 +117,4 @@ func (p *Publisher) send(ctx context.Context, u update) (again bool, err error) 
 		return true, fmt.Errorf("%w: the zone %s changes all the time", dnsfailover.ErrConflict, p.zone)
 	}
 	return false, fmt.Errorf("%w: %s says %s", dnsfailover.ErrRefused, p.link.server, dns.RcodeToString[reply.Rcode])
-}
-
-// later says whether the noted epoch lets a change of epoch through.
-func later(text string, noted bool, epoch uint64) error {
-	if !noted {
-		return nil
-	}
-	number, ours := strings.CutPrefix(text, notePrefix)
-	n, err := strconv.ParseUint(number, 10, 64)
-	if !ours || err != nil {
-		return fmt.Errorf("%w: %q is no epoch", dnsfailover.ErrBadRegister, text)
-	}
-	if n > epoch {
-		return fmt.Errorf("%w: the records are of epoch %d, this change is of %d", dnsfailover.ErrConflict, n, epoch)
-	}
-	return nil
 }
