@@ -30,6 +30,10 @@ func (k *Keeper) failover(ctx context.Context) error {
 	return err
 }
 
+// failoverPatience is how long Redis's own FAILOVER may take: writes stand still
+// meanwhile, and there is another way.
+const failoverPatience = 500 * time.Millisecond
+
 // myself is this Redis as the other one lists it.
 func (k *Keeper) myself(s Seen) (Attached, error) {
 	for _, a := range s.Replicas {
@@ -56,13 +60,21 @@ func (k *Keeper) askFailover(ctx context.Context) error {
 	if err := k.setMasterAuth(ctx); err != nil {
 		return err
 	}
-	if err := k.peer.Do(ctx, "FAILOVER", "TO", me.IP, strconv.Itoa(me.Port), "TIMEOUT", "1000").Err(); err != nil {
+	if err := k.peer.Do(ctx, "FAILOVER", "TO", me.IP, strconv.Itoa(me.Port), "TIMEOUT", strconv.FormatInt(failoverPatience.Milliseconds(), 10)).Err(); err != nil {
 		return fmt.Errorf("failover: %w", err)
 	}
+	began := time.Now()
 	for {
 		here := look(ctx, k.local)
 		if here.Master() {
 			return nil
+		}
+		if time.Since(began) > failoverPatience {
+			// It may try for ever to reach an address that leads nowhere.
+			if err := k.peer.Do(ctx, "FAILOVER", "ABORT").Err(); err != nil {
+				k.log.Warn("redis does not abort its failover", "err", err)
+			}
+			return errors.New("failover: redis did not get there in time; does replica-announce-ip lead to this site?")
 		}
 		if s := look(ctx, k.peer); s.Up() && s.Failing == "" && s.Role == "master" {
 			if again := look(ctx, k.local); again.Master() {

@@ -73,6 +73,7 @@ type Keeper struct {
 	out      Output
 	since    time.Time // of out.State
 	busy     Action
+	did      Action    // the last one that ended
 	acted    time.Time // when the last action ended: older looks do not count
 	cutOver  bool
 	failed   mergeFailure
@@ -82,6 +83,9 @@ type Keeper struct {
 	lag      lag
 	raised   map[string]bool
 }
+
+// actAgain is how long an action that failed is not repeated.
+const actAgain = 500 * time.Millisecond
 
 // event is what wakes the loop.
 type event struct {
@@ -347,6 +351,9 @@ func (k *Keeper) step() (Output, stream.Point) {
 		k.log.Info("spam state replication", "state", string(out.State), "before", string(k.out.State), "relation", out.Relation.String())
 		k.since = time.Now()
 	}
+	if out.Do != NoAction && out.Do == k.did && k.failure != "" && time.Since(k.acted) < actAgain {
+		out.Do = NoAction
+	}
 	k.lead(out.Lead)
 	if k.busy == NoAction && out.Do == NoAction {
 		k.gate.Permit(out.Permit)
@@ -407,6 +414,7 @@ func (k *Keeper) ended(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	did := k.busy
+	k.did = did
 	k.busy, k.cutOver, k.acted = NoAction, false, time.Now()
 	k.metrics.actions.WithLabelValues(string(did), result(err)).Inc()
 	if err != nil {

@@ -191,8 +191,10 @@ func (m *Machine) home(in *Input, out *Output) {
 		m.homeOther(in, out)
 	case !local.Up():
 		out.State = Home
-	default:
+	case local.Replica():
 		m.take(in, out)
+	default:
+		out.State = Moving
 	}
 	if out.Do != NoAction || in.Busy == Failover || in.Busy == Promote {
 		out.State, out.Lead = Moving, Nowhere
@@ -261,6 +263,8 @@ func (m *Machine) away(in *Input, out *Output, usable bool) {
 		m.follow(in, out, usable, gone)
 	case local.Master():
 		m.alone(in, out, usable, gone)
+	default:
+		out.State = Moving // it is handing the writes over
 	}
 }
 
@@ -338,7 +342,7 @@ func (m *Machine) follow(in *Input, out *Output, usable, gone bool) {
 // ours says whether what a replica follows is the other site.
 func (m *Machine) ours(local, peer Seen) bool {
 	at := local.Info.Master
-	return at == m.Gate || at == m.Peer || peer.Up() && local.Now.ID == peer.Now.ID
+	return at == m.Gate || at == m.Peer || peer.Up() && (local.Now.ID == peer.Now.ID || local.Now.ID == peer.Before.ID)
 }
 
 // alone is the step of a master that is not home.

@@ -100,8 +100,8 @@ func (s Seen) Up() bool { return s.Trouble == NoTrouble && !s.At.IsZero() }
 // Master says that it takes writes.
 func (s Seen) Master() bool { return s.Up() && s.Role == "master" && s.Failing == "" }
 
-// Replica says that it follows another.
-func (s Seen) Replica() bool { return s.Up() && s.Role == "slave" }
+// Replica says that it follows another, and is not on its way to it.
+func (s Seen) Replica() bool { return s.Up() && s.Role == "slave" && s.Failing == "" }
 
 // look asks a server for everything in one round trip.
 func look(ctx context.Context, c *redis.Client) Seen {
