@@ -18,6 +18,8 @@ type Config struct {
 	Pins []string `key:"pins" reload:"true" single:"true" doc:"Public key of the other site, as understudy peer show prints it there (sha256:...); two while it is being replaced."`
 	// KeyFile holds this site's private key.
 	KeyFile string `key:"key_file" secret:"false" doc:"File of this site's private key, made by understudy peer init; by default peer.key in data_dir."`
+	// Carry are connections of other programs, by "redis", "imap", "smtp" and "http".
+	Carry map[string]CarryConfig `key:"carry" doc:"Connections that the link carries for other programs, so that one port between the sites is enough: redis, imap, smtp, http."`
 	// Ping is how often each RPC connection is asked for a sign of life.
 	Ping time.Duration `key:"ping" default:"1s" doc:"How often the link is measured."`
 	// Silence is how long the link counts as up without a sign of life.
@@ -99,5 +101,5 @@ func (c Config) Validate() error {
 	if c.MaxClockOffset <= 0 {
 		fault("max_clock_offset: must be positive")
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, validateCarry(c.Carry))...)
 }

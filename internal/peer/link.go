@@ -66,6 +66,7 @@ type Link struct {
 	controls  []*control
 	spares    []*Conn // the other site's, oldest first
 	listeners []net.Listener
+	carrying  []carrier
 	summary   map[string]string
 	peer      hello // what the other site last said about itself
 	heard     time.Time
@@ -115,6 +116,7 @@ func New(cfg Config, deps Deps) (*Link, error) {
 	}
 	l.serverTLS = l.serverConfig()
 	l.metrics = newMetrics(l, deps.Registerer)
+	l.prepareCarry()
 	return l, nil
 }
 
@@ -178,19 +180,13 @@ func (l *Link) Listen(ctx context.Context) error {
 		lc := net.ListenConfig{KeepAliveConfig: keepAlive(), Control: reusePort}
 		ln, err := lc.Listen(ctx, "tcp", address)
 		if err != nil {
-			l.mu.Lock()
-			for _, open := range l.listeners {
-				err = errors.Join(err, open.Close())
-			}
-			l.listeners = nil
-			l.mu.Unlock()
-			return fmt.Errorf("listen for the other site: %w", err)
+			return fmt.Errorf("listen for the other site: %w", errors.Join(err, l.closeListeners()))
 		}
 		l.mu.Lock()
 		l.listeners = append(l.listeners, ln)
 		l.mu.Unlock()
 	}
-	return nil
+	return l.listenCarry(ctx)
 }
 
 // Addrs are the addresses that Listen opened.
@@ -209,7 +205,7 @@ func (l *Link) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.mu.Lock()
-	listeners := l.listeners
+	listeners, carrying := l.listeners, l.carrying
 	var pools []*Pool
 	for _, p := range l.pools {
 		pools = append(pools, p)
@@ -229,6 +225,9 @@ func (l *Link) Run(ctx context.Context) error {
 		if len(l.cfg.Listen) == 0 {
 			l.running.Go(func() { l.keepSpares(ctx) })
 		}
+	}
+	for _, c := range carrying {
+		l.running.Go(func() { l.carry(ctx, c) })
 	}
 	for _, p := range pools {
 		l.running.Go(func() { p.run(ctx) })
