@@ -12,6 +12,8 @@ wanted=(
 	smtp-source:postfix        # load
 	dovecot:dovecot-core       # LMTP next hop, mailboxes
 	/usr/lib/dovecot/lmtp:dovecot-lmtpd
+	/usr/lib/dovecot/imap:dovecot-imapd
+	cyrmaster:cyrus-common     # the other IMAP server; see cyrus_aside
 	/usr/lib/dovecot/managesieve-login:dovecot-managesieved  # behind the tunnel
 	nginx:nginx
 	swaks:swaks                # a client written by others
@@ -61,9 +63,22 @@ install_packages() {
 	apt-get install -qq -y --no-install-recommends "$@" </dev/null >"$log" 2>&1
 }
 
+# cyrus_aside unpacks Cyrus's imapd where it is in nobody's way: Debian does not let
+# two IMAP servers be installed, and the tests need both.
+cyrus_aside() {
+	local dir=/usr/local/lib/understudy-lab/cyrus work
+	[ ! -e /usr/lib/cyrus/bin/imapd ] && [ ! -e "$dir/usr/lib/cyrus/bin/imapd" ] || return 0
+	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+	work=$(mktemp -d)
+	chmod 755 "$work"
+	(cd "$work" && apt-get download cyrus-imapd && mkdir -p "$dir" && dpkg-deb -x cyrus-imapd_*.deb "$dir") >/dev/null 2>&1 ||
+		echo "setup: could not unpack cyrus-imapd; its tests will be skipped"
+	rm -rf "$work"
+}
+
 missing=$(missing_packages | tr '\n' ' ')
 missing=${missing% }
-[ -n "$missing" ] || exit 0
+[ -n "$missing" ] || { cyrus_aside; exit 0; }
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 	echo "setup: not installed: $missing. The tests that need them will be skipped, each with its reason."
 	[ "$(id -u)" = 0 ] || echo "setup: run as root on Debian to have them installed."
@@ -86,4 +101,5 @@ install_packages $missing || { apt-get update -qq >/dev/null 2>&1; install_packa
 rm -f "$log"
 missing=$(missing_packages | tr '\n' ' ')
 [ -z "$missing" ] || echo "setup: still missing: $missing"
+cyrus_aside
 exit 0
