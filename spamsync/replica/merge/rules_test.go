@@ -276,3 +276,61 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+// spoken is a source of commands that are written down: pieces of histories.
+type spoken []struct{ id, raw string }
+
+func (s spoken) Open(context.Context, stream.Point, stream.Point) (stream.Iterator, error) {
+	return &spokenIterator{left: s}, nil
+}
+
+type spokenIterator struct {
+	left spoken
+	r    *stream.Reader
+}
+
+func (s *spokenIterator) Next(ctx context.Context) (stream.Command, error) {
+	for {
+		if s.r != nil {
+			if cmd, err := s.r.Next(); err == nil || !errors.Is(err, io.EOF) {
+				return cmd, err
+			}
+		}
+		if len(s.left) == 0 {
+			return stream.Command{}, io.EOF
+		}
+		s.r = stream.NewReader(strings.NewReader(s.left[0].raw), stream.Point{ID: s.left[0].id, Offset: 100}, 0, false, 0)
+		s.left = s.left[1:]
+	}
+}
+
+func (s *spokenIterator) Close() error { return nil }
+
+// A transaction that a crash cut in two did not happen, at the end of the stream or
+// before the server's next life.
+func TestCutTransactions(t *testing.T) {
+	t.Parallel()
+	b := newSite(t, "b")
+	b.do("SADD", "BAYES_SPAM_keys", "RS")
+	multi, exec := "*1\r\n$5\r\nMULTI\r\n", "*1\r\n$4\r\nEXEC\r\n"
+	incr := func(key string) string {
+		return fmt.Sprintf("*4\r\n$7\r\nHINCRBY\r\n$%d\r\n%s\r\n$1\r\nn\r\n$1\r\n1\r\n", len("us:c:")+len(key), "us:c:"+key)
+	}
+	report, err := merge.Merge(t.Context(), merge.Options{
+		Home: b.server.Client, Fork: stream.Point{ID: "x", Offset: 100}, Origin: "a", Target: "b",
+		Source: spoken{
+			{"x", multi + incr("1") + exec + multi + incr("cut")},
+			{"z", incr("2") + multi + incr("3") + exec + multi + incr("end")},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := b.values()
+	if len(got) != 4 || got["us:c:1"] == "" || got["us:c:2"] == "" || got["us:c:3"] == "" {
+		t.Errorf("%v", got)
+	}
+	if want := int64(100 + len(incr("2")+multi+incr("3")+exec)); report.To != (stream.Point{ID: "z", Offset: want}) {
+		t.Errorf("it ends at %v, want %d: the mark stands outside a transaction", report.To, want)
+	}
+}

@@ -297,7 +297,7 @@ func TestHomeMoves(t *testing.T) {
 			fork := p.begin()
 			p.diverge(150)
 			there := job{Home: p.b.server.Addr, Follower: p.a.server.Addr, Fork: fork, To: p.a.now(), Origin: "a", Target: "b"}
-			if there.run(t, 2+p.rng.IntN(3)) {
+			if there.run(t, 5+p.rng.IntN(8)) {
 				t.Fatal("the merge was not interrupted")
 			}
 			p.diverge(40)
