@@ -27,6 +27,9 @@ func (d *Daemon) build(cfg config.Config) error {
 	if err = d.buildPeer(cfg); err != nil {
 		return err
 	}
+	if err = d.buildFailover(cfg); err != nil {
+		return err
+	}
 	if err = d.buildTunnel(cfg); err != nil {
 		return err
 	}

@@ -53,29 +53,30 @@ type Options struct {
 
 // Daemon is everything that serve runs.
 type Daemon struct {
-	opts    Options
-	log     *slog.Logger
-	started time.Time
-	view    dnsfailover.View
-	feed    *dnsfailover.Feed
+	opts     Options
+	log      *slog.Logger
+	started  time.Time
+	view     dnsfailover.View
+	feed     *dnsfailover.Feed
+	failover *dnsfailover.Controller // nil where primary is active for ever
 
-	registry *prometheus.Registry
-	alarms   *alarms
-	spool    *queue.Spool
-	next     []relay.Hop
-	relay    *relay.Relay
-	bounces  *dsn.Watcher // nil where notifications are off
-	delays   *dsn.Delays  // nil where delay notices are off
-	people   *recipients.Directory
-	domains  *smtp.Domains
-	front    *smtp.Front
-	spam     *spam // nil where mail is not judged
-	postfix  *postfix.Server
-	server   *wire.Server
-	admin    *admin.Server
-	link     *peer.Link // nil where there is no other site to talk to
-	bans     *bans.List
-	tunnel   *tunnel.Tunnel // nil where there are no services
+	registry        *prometheus.Registry
+	alarms          *alarms
+	spool           *queue.Spool
+	toPeer, toLocal []relay.Hop // next hops as standby, and as active
+	relay           *relay.Relay
+	bounces         *dsn.Watcher // nil where notifications are off
+	delays          *dsn.Delays  // nil where delay notices are off
+	people          *recipients.Directory
+	domains         *smtp.Domains
+	front           *smtp.Front
+	spam            *spam // nil where mail is not judged
+	postfix         *postfix.Server
+	server          *wire.Server
+	admin           *admin.Server
+	link            *peer.Link // nil where there is no other site to talk to
+	bans            *bans.List
+	tunnel          *tunnel.Tunnel // nil where there are no services
 
 	bansChanged chan struct{}
 
@@ -120,7 +121,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	err := d.start(ctx, undo, failed)
 	if err == nil {
 		d.notify.tell("READY=1")
-		d.log.Info("serving", "site", d.cfg.Site, "role", d.view.Role.String(), "version", d.opts.Version)
+		d.log.Info("serving", "site", d.cfg.Site, "role", d.currentView().Role.String(), "version", d.opts.Version)
 		wctx, stopWatchdog := context.WithCancel(ctx)
 		var watchdog sync.WaitGroup
 		watchdog.Go(func() { d.notify.watchdog(wctx, d.alive) })
@@ -155,6 +156,7 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 	}
 	run("relay", stopRelay, d.relay.Run)
 	d.startSpam(run, undo)
+	d.startFailover(run)
 	if d.bounces != nil {
 		run("notifications", stopSpool, d.bounces.Run)
 	}
@@ -295,4 +297,4 @@ func (d *Daemon) Reload() error {
 }
 
 // isActive is the view's answer for the front and the relay.
-func (d *Daemon) isActive() bool { return d.view.Role == dnsfailover.Active }
+func (d *Daemon) isActive() bool { return d.currentView().Role == dnsfailover.Active }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"understudy/dnsfailover"
 	"understudy/internal/admin"
 	"understudy/internal/config"
 	"understudy/smtp/queue"
@@ -18,19 +17,16 @@ import (
 // buildRelay makes the relay. Where mail goes is a function of the view: the
 // active site delivers locally, the standby hands over to the other site.
 func (d *Daemon) buildRelay(cfg config.Config) error {
-	list := cfg.SMTP.Deliver.ToPeer
-	if d.view.Role == dnsfailover.Active {
-		list = cfg.SMTP.Deliver.Local
-	}
-	next, err := config.Hops(list)
-	if err != nil {
+	var err error
+	if d.toPeer, err = config.Hops(cfg.SMTP.Deliver.ToPeer); err != nil {
 		return fmt.Errorf("smtp.deliver: %w", err)
 	}
-	d.next = next
+	if d.toLocal, err = config.Hops(cfg.SMTP.Deliver.Local); err != nil {
+		return fmt.Errorf("smtp.deliver: %w", err)
+	}
 	d.relay, err = relay.New(cfg.SMTP.Deliver.Relay, relay.Deps{
 		Queue: d.spool, Hostname: cfg.SMTP.Hostname, Logger: d.log, Alarms: d.alarms, Registerer: d.registry,
-		// The view is fixed here, so the answer never changes.
-		Hops: func() ([]relay.Hop, <-chan struct{}) { return next, nil },
+		Hops: d.hopsNow,
 	})
 	if err != nil {
 		return fmt.Errorf("smtp.deliver: %w", err)
@@ -43,8 +39,9 @@ const flushLimit = 30 * time.Second
 
 // nextHop names where the view points, for listings.
 func (d *Daemon) nextHop() string {
-	names := make([]string, len(d.next))
-	for i, h := range d.next {
+	next, _ := d.hopsNow()
+	names := make([]string, len(next))
+	for i, h := range next {
 		names[i] = h.String()
 	}
 	return strings.Join(names, ", ")

@@ -17,10 +17,11 @@ func (d *Daemon) buildPostfix(cfg config.Config) error {
 	d.postfix, err = postfix.NewServer(cfg.SMTP.Postfix, postfix.Deps{
 		Domains: d.domains, Recipients: d.people, Logger: d.log, Registerer: d.registry,
 		Route: func(context.Context, string) (string, error) {
-			if len(d.next) == 0 {
+			next, _ := d.hopsNow()
+			if len(next) == 0 {
 				return "", nil
 			}
-			return d.next[0].String(), nil
+			return next[0].String(), nil
 		},
 	})
 	if err != nil {

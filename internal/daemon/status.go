@@ -21,11 +21,15 @@ func (d *Daemon) Status(ctx context.Context) (admin.StatusReport, error) {
 		return admin.StatusReport{}, err
 	}
 	people := d.people.Status()
+	view := d.currentView()
 	out := admin.StatusReport{
 		Version: d.opts.Version, Site: d.cfg.Site,
-		Active: string(d.view.Active), Role: d.view.Role.String(), Epoch: d.view.Epoch,
+		Active: string(view.Active), Role: view.Role.String(), Epoch: view.Epoch,
 		Started: d.started, PID: os.Getpid(), Stopping: d.stopping.Load(),
 		Queue: &stats, Hops: hopList, Sources: sources(people), Parts: d.parts(),
+	}
+	if d.failover != nil {
+		out.Parts["Failover"] = d.failoverLine()
 	}
 	if line := auditLine(people.Audit); line != "" {
 		out.Parts["recipients"] = line
