@@ -42,6 +42,9 @@ func (l *Link) dial(ctx context.Context, s Service) (*Conn, error) {
 	}
 	for {
 		c := l.takeSpare()
+		if c == nil && direct == nil && l.Up() && l.waitSpare(ctx) {
+			continue
+		}
 		if c == nil {
 			break
 		}
@@ -100,6 +103,10 @@ func (l *Link) park(c *Conn) {
 	}
 	l.mu.Unlock()
 	abortAll(gone)
+	select {
+	case l.parked <- struct{}{}:
+	default:
+	}
 }
 
 // takeSpare returns the newest one that is still open; nil where there is none.
@@ -118,6 +125,21 @@ func (l *Link) takeSpare() *Conn {
 			return c
 		}
 		_ = c.Abort()
+	}
+}
+
+// waitSpare waits for a spare of a site that cannot be dialled: it makes more when
+// one is used, and that takes a round trip or two.
+func (l *Link) waitSpare(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.ConnectTimeout)
+	defer cancel()
+	select {
+	case <-l.parked:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-l.stop:
+		return false
 	}
 }
 

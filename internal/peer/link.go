@@ -79,6 +79,7 @@ type Link struct {
 	shaking chan struct{} // one for each handshake under way
 	running sync.WaitGroup
 	stop    chan struct{} // closed when Run ends
+	parked  chan struct{} // a spare has come; one token for each that waits
 	wake    chan struct{} // the state of controls may have changed
 }
 
@@ -110,6 +111,7 @@ func New(cfg Config, deps Deps) (*Link, error) {
 		conns: map[*Conn]struct{}{}, since: time.Now(),
 		shaking: make(chan struct{}, handshakesAtOnce),
 		stop:    make(chan struct{}), wake: make(chan struct{}, 1),
+		parked: make(chan struct{}, maxSpares),
 	}
 	if err := l.SetPins(cfg.Pins); err != nil {
 		return nil, err
