@@ -101,16 +101,10 @@ func (s *Store) SetFlags(ctx context.Context, cs []imapsync.FlagChange) ([]imaps
 		if len(cs[i].Add) > 0 {
 			p.stores = append(p.stores, c.Store(set, wire.AddFlags, cs[i].Add, cs[i].UnchangedSince))
 		}
-		if len(cs[i].Remove) > 0 {
-			since := cs[i].UnchangedSince
-			if len(cs[i].Add) > 0 {
-				since = 0 // the first STORE has just raised it, and has decided
-			}
-			if since == 0 && len(cs[i].Add) > 0 && cs[i].UnchangedSince > 0 {
-				// Those that the first one left alone must be left alone here too.
-				return p
-			}
-			p.stores = append(p.stores, c.Store(set, wire.RemoveFlags, cs[i].Remove, since))
+		// What the first STORE leaves alone, the second must leave alone too, and the
+		// first has raised the mod-sequence of the others: see removeLater.
+		if len(cs[i].Remove) > 0 && (len(cs[i].Add) == 0 || cs[i].UnchangedSince == 0) {
+			p.stores = append(p.stores, c.Store(set, wire.RemoveFlags, cs[i].Remove, cs[i].UnchangedSince))
 		}
 		return p
 	})

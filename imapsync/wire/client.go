@@ -45,7 +45,7 @@ type Client struct {
 	boxed   string
 	events  Events
 	bye     string
-	// bodyDue is read before anything else may be.
+	// open is a body that must be read before anything else.
 	open *literal
 
 	err    error // sticky
@@ -66,6 +66,7 @@ type command struct {
 	done bool
 	// plusLiteral: a literal went out without being asked for.
 	plusLiteral bool
+	found       *[]imap.UIDRange // of a search
 	finish      func(s Status)
 	result      Status
 }

@@ -215,13 +215,14 @@ func (c *Client) Search(by Criteria) *Reply[imap.UIDSet] {
 	}
 	var found []imap.UIDRange
 	seen := false
+	// ESEARCH names its command, and need not come in order (RFC 4466, section 2.6.2).
+	r.cmd.found = &found
 	r.cmd.take = func(u *response) (bool, error) {
 		switch {
 		case u.hasNum:
 			return false, nil
 		case u.kind == "ESEARCH":
-			seen = true
-			return true, c.readESearch(r.cmd.tag, &found)
+			return true, c.readESearch(&found)
 		case u.kind == "SEARCH":
 			seen = true
 			return true, c.readSearch(&found)
@@ -239,9 +240,8 @@ func (c *Client) Search(by Criteria) *Reply[imap.UIDSet] {
 }
 
 // readESearch reads `(TAG "u5") UID ALL 1:3,7` (RFC 4731, section 3.1).
-func (c *Client) readESearch(tag string, found *[]imap.UIDRange) error {
+func (c *Client) readESearch(found *[]imap.UIDRange) error {
 	d := &c.dec
-	mine := true
 	for {
 		if blank, err := d.accept(' '); err != nil || !blank {
 			return err
@@ -253,7 +253,7 @@ func (c *Client) readESearch(tag string, found *[]imap.UIDRange) error {
 			if err := d.list(func() error {
 				s, err := d.text(d.lim.StringBytes)
 				if n++; n == 2 {
-					mine = s == tag
+					found = c.search(s)
 				}
 				return err
 			}); err != nil {
@@ -271,7 +271,7 @@ func (c *Client) readESearch(tag string, found *[]imap.UIDRange) error {
 		if err := d.space(); err != nil {
 			return err
 		}
-		if word != "ALL" || !mine {
+		if word != "ALL" || found == nil {
 			if err := d.skip(0); err != nil {
 				return err
 			}
@@ -281,6 +281,16 @@ func (c *Client) readESearch(tag string, found *[]imap.UIDRange) error {
 			return err
 		}
 	}
+}
+
+// search returns where the results of the command with this tag go.
+func (c *Client) search(tag string) *[]imap.UIDRange {
+	for _, cmd := range c.pending {
+		if cmd.tag == tag {
+			return cmd.found
+		}
+	}
+	return nil
 }
 
 // readSearch reads " 2 3 6", and leaves a "(MODSEQ n)" to be skipped.
