@@ -210,6 +210,7 @@ func (c *copier) save() error {
 	var ch change
 	for _, e := range c.unsaved {
 		c.x.place(&ch, e)
+		c.x.found(&ch, e.home)
 	}
 	list := c.unsaved
 	c.unsaved = nil

@@ -18,6 +18,7 @@ const (
 	held         // deleted on one side; the other waits for approval
 	dead         // should be gone, but the server cannot expunge it alone
 	refused      // the other side does not take it
+	doomed       // deleted on one side together with its folder; the other side follows
 )
 
 // pair is one message that both sides have: what they agreed on last.
@@ -39,13 +40,17 @@ func (p *pair) whole() bool { return p.half == whole }
 
 // baseBox is one folder both sides had.
 type baseBox struct {
-	ID         uint64    `json:"id"`
-	Name       string    `json:"name"`
-	Cursor     [2]Cursor `json:"cursor"`
-	MailboxID  [2]string `json:"mailbox_id"`
-	Subscribed bool      `json:"subscribed"`
-	Use        string    `json:"use,omitempty"`
-	Pairs      int       `json:"pairs"` // how many, for thresholds without loading them
+	ID        uint64    `json:"id"`
+	Name      string    `json:"name"`
+	Cursor    [2]Cursor `json:"cursor"`
+	MailboxID [2]string `json:"mailbox_id"`
+	// Vacant: no pair has a message on this side. Whatever folder of this name is
+	// there continues the track, and all that is in it is new.
+	Vacant     [2]bool `json:"vacant"`
+	Subscribed bool    `json:"subscribed"`
+	Use        string  `json:"use,omitempty"`
+	Pairs      int     `json:"pairs"`   // how many, for thresholds without loading them
+	Refused    int     `json:"refused"` // how many of them the other side does not take
 	// loaded with pairs only where something changed
 	pairs  []*pair
 	loaded bool
@@ -162,7 +167,7 @@ var errShortPair = errors.New("pair is cut short")
 type pairDecoder struct{ flags map[string]Flags }
 
 func (d *pairDecoder) decode(key, b []byte) (*pair, error) {
-	if len(key) != 16 || len(b) < 2 || b[0] != 1 || b[1] > byte(refused) {
+	if len(key) != 16 || len(b) < 2 || b[0] != 1 || b[1] > byte(doomed) {
 		return nil, errShortPair
 	}
 	p := &pair{box: binary.BigEndian.Uint64(key), id: binary.BigEndian.Uint64(key[8:]), half: half(b[1])}

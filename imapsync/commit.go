@@ -12,7 +12,10 @@ func (x *exec) home(c *change, t *track) *baseBox {
 	if t.base == nil {
 		m.NextID++
 		t.base = &baseBox{ID: m.NextID, Name: x.p.final[t], loaded: true}
-		t.base.Cursor[A], t.base.Cursor[B] = rewound(x.validity(t, A)), rewound(x.validity(t, B))
+		for s := range t.base.Cursor {
+			t.base.Cursor[s] = rewound(x.validity(t, Side(s)))
+			t.base.Vacant[s] = t.base.Cursor[s].Validity == 0
+		}
 		x.fresh = append(x.fresh, t.base)
 		c.meta = m
 	}
@@ -81,6 +84,7 @@ func (x *exec) journal() error {
 		}
 	}
 	c.dropIntents = x.settled()
+	x.placeAdopted(&c)
 	type route struct {
 		kind     string
 		side     Side
@@ -113,10 +117,74 @@ func (x *exec) journal() error {
 		add(route{"delete", d.side, d.track, d.track}, intentEntry{UID: d.uid})
 	}
 	c.putIntents = x.intents
-	if len(c.putIntents)+len(c.dropIntents)+len(x.fresh) == 0 {
+	if len(c.putIntents)+len(c.dropIntents)+len(c.putPairs)+len(x.fresh) == 0 {
 		return nil
 	}
 	return x.apply(c, nil)
+}
+
+// vacate prepares the base for folders that were deleted on one side and have to be
+// made again there: what was in them is known to be deleted, whatever UIDs the new
+// folder hands out. It is saved before the folder is made.
+func (x *exec) vacate() error {
+	var c change
+	for _, f := range x.p.folders {
+		t, s := f.track, f.side
+		if f.c.Op != CreateFolder || t.base == nil || t.status[s] != missing || x.p.reset[t] {
+			continue
+		}
+		for _, p := range t.base.pairs {
+			if p.uid[s] == 0 {
+				continue
+			}
+			p.uid[s] = 0
+			if p.half == whole {
+				p.half = doomed
+			}
+			c.putPairs = append(c.putPairs, p)
+		}
+		t.base.Cursor[s], t.base.Vacant[s], t.base.MailboxID[s] = Cursor{}, true, ""
+		c.putBoxes = append(c.putBoxes, t.base)
+	}
+	if len(c.putBoxes) == 0 {
+		return nil
+	}
+	return x.apply(c, nil)
+}
+
+// found notes the UIDVALIDITY of folders that were made a moment ago.
+func (x *exec) found(c *change, t *track) {
+	made := x.created[t]
+	if made == nil || t.base == nil {
+		return
+	}
+	x.r.mu.Lock()
+	defer x.r.mu.Unlock()
+	for s := range made {
+		if t.box[s].Name == "" && made[s].Validity != 0 && t.base.Cursor[s].Validity == 0 {
+			t.base.Cursor[s], t.base.Vacant[s] = made[s], false
+			c.putBoxes = append(c.putBoxes, t.base)
+		}
+	}
+}
+
+// placeAdopted saves what the journal led to, in the transaction that forgets the
+// journal: whatever happens next, these pairs are known.
+func (x *exec) placeAdopted(c *change) {
+	for _, it := range x.p.adopted {
+		p, home := it.pair, x.home(c, it.track)
+		p.box = home.ID
+		if p.id == 0 {
+			x.r.img.meta.NextID++
+			p.id = x.r.img.meta.NextID
+		}
+		c.putPairs = append(c.putPairs, p)
+		for _, e := range x.p.entries {
+			if e.old == p && e.next != nil {
+				e.next.id, e.next.box = p.id, p.box
+			}
+		}
+	}
 }
 
 func (st *appendStep) entry() intentEntry {
@@ -257,13 +325,13 @@ func (x *exec) commitBox(c *change, t *track) {
 		switch {
 		case t.name[s] == "":
 		case x.created[t] != nil && t.box[s].Name == "":
-			box.Cursor[s] = x.created[t][s]
+			x.found(c, t)
 		case t.failed[s]:
 			if x.p.reset[t] {
-				box.Cursor[s] = rewound(t.cursor(Side(s)).Validity)
+				box.Cursor[s], box.Vacant[s] = rewound(t.cursor(Side(s)).Validity), false
 			}
 		default:
-			box.Cursor[s] = t.cursor(Side(s))
+			box.Cursor[s], box.Vacant[s] = t.cursor(Side(s)), false
 		}
 		if t.box[s].Name != "" && t.box[s].ID != "" {
 			box.MailboxID[s] = t.box[s].ID
@@ -273,7 +341,7 @@ func (x *exec) commitBox(c *change, t *track) {
 		box.Subscribed = want
 	}
 	box.Use = t.use()
-	if old.Name != box.Name || old.Cursor != box.Cursor || old.MailboxID != box.MailboxID || old.Subscribed != box.Subscribed || old.Use != box.Use {
+	if old.Name != box.Name || old.Cursor != box.Cursor || old.Vacant != box.Vacant || old.MailboxID != box.MailboxID || old.Subscribed != box.Subscribed || old.Use != box.Use {
 		if !slices.Contains(c.putBoxes, box) {
 			c.putBoxes = append(c.putBoxes, box)
 		}

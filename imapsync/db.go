@@ -277,20 +277,17 @@ func (c change) write(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucket)).Put(key, raw)
 	}
 	pairs := tx.Bucket([]byte(bucketPair))
-	counts := make(map[uint64]int)
+	counts := make(map[uint64]tally)
 	for _, k := range c.dropPairs {
-		if pairs.Get(k.bytes()) != nil {
-			counts[k.box]--
-		}
+		counts[k.box] = counts[k.box].add(pairs.Get(k.bytes()), -1)
 		if err := pairs.Delete(k.bytes()); err != nil {
 			return err
 		}
 	}
 	for _, p := range c.putPairs {
-		if pairs.Get(p.place().bytes()) == nil {
-			counts[p.box]++
-		}
-		if err := pairs.Put(p.place().bytes(), p.encode()); err != nil {
+		raw := p.encode()
+		counts[p.box] = counts[p.box].add(pairs.Get(p.place().bytes()), -1).add(raw, 1)
+		if err := pairs.Put(p.place().bytes(), raw); err != nil {
 			return err
 		}
 	}
@@ -372,13 +369,13 @@ func (c change) bury(tx *bolt.Tx, put func(string, []byte, any) error) error {
 func putBox(tx *bolt.Tx, box baseBox) error {
 	b := tx.Bucket([]byte(bucketBox))
 	key := binary.BigEndian.AppendUint64(nil, box.ID)
-	box.Pairs = 0
+	box.Pairs, box.Refused = 0, 0
 	if raw := b.Get(key); raw != nil {
 		var old baseBox
 		if err := json.Unmarshal(raw, &old); err != nil {
 			return err
 		}
-		box.Pairs = old.Pairs
+		box.Pairs, box.Refused = old.Pairs, old.Refused
 	}
 	raw, err := json.Marshal(&box)
 	if err != nil {
@@ -401,20 +398,36 @@ func dropBox(tx *bolt.Tx, id uint64) error {
 	return nil
 }
 
-// adjust keeps the number of pairs of each box.
-func adjust(tx *bolt.Tx, counts map[uint64]int) error {
+// tally is how the numbers of a box change.
+type tally struct{ pairs, refused int }
+
+// add counts the encoded pair raw, which may be nil.
+func (t tally) add(raw []byte, n int) tally {
+	if len(raw) < 2 {
+		return t
+	}
+	t.pairs += n
+	if half(raw[1]) == refused {
+		t.refused += n
+	}
+	return t
+}
+
+// adjust keeps the numbers of each box.
+func adjust(tx *bolt.Tx, counts map[uint64]tally) error {
 	b := tx.Bucket([]byte(bucketBox))
 	for id, n := range counts {
 		key := binary.BigEndian.AppendUint64(nil, id)
 		raw := b.Get(key)
-		if n == 0 || raw == nil {
+		if n == (tally{}) || raw == nil {
 			continue
 		}
 		var box baseBox
 		if err := json.Unmarshal(raw, &box); err != nil {
 			return err
 		}
-		box.Pairs += n
+		box.Pairs += n.pairs
+		box.Refused += n.refused
 		raw, err := json.Marshal(&box)
 		if err != nil {
 			return err

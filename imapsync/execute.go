@@ -47,6 +47,7 @@ func (x *exec) phases(ctx context.Context) error {
 		name string
 		run  func(context.Context) error
 	}{
+		{"journal", func(context.Context) error { return x.vacate() }},
 		{"folders", func(ctx context.Context) error { return x.bothSides(ctx, x.folders) }},
 		{"journal", func(context.Context) error { return x.journal() }},
 		{"move", func(ctx context.Context) error { return x.bothSides(ctx, x.transfers) }},

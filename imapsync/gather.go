@@ -138,6 +138,9 @@ func (r *runner) gather(ctx context.Context, tracks []*track) ([]*track, error) 
 
 // waits says that a hold of the folder may have been decided by now.
 func (r *runner) waits(t *track) bool {
+	if t.base.Refused > 0 {
+		return true // to be reported, or offered again
+	}
 	for _, h := range r.img.holds {
 		if h.Folder == t.base.Name && (h.State != holdWaiting || !r.a.deps.Now().Before(h.Expires)) {
 			return true

@@ -142,19 +142,22 @@ func matchSide(tracks []*track, s Side, have [2]map[string]Box, claimed map[stri
 		if t.base == nil {
 			continue
 		}
-		same := there && !blank && b.Cursor.Validity == t.base.Cursor[s].Validity &&
-			(t.base.MailboxID[s] == "" || b.ID == "" || b.ID == t.base.MailboxID[s])
+		same := there && !blank && (t.base.Vacant[s] || b.Cursor.Validity == t.base.Cursor[s].Validity &&
+			(t.base.MailboxID[s] == "" || b.ID == "" || b.ID == t.base.MailboxID[s]))
 		if !same {
 			displaced = append(displaced, t)
 			continue
 		}
 		t.name[s], t.box[s], t.status[s] = b.Name, b, trusted
-		if backwards(t.base.Cursor[s], b.Cursor) {
+		if !t.base.Vacant[s] && backwards(t.base.Cursor[s], b.Cursor) {
 			t.status[s] = unknown
 		}
 		claimed[b.Name] = true
 	}
 	for _, t := range displaced {
+		if t.base.Vacant[s] {
+			continue // there is nothing it could be recognised by
+		}
 		if b, ok := findRenamed(t, s, have, claimed); ok && !blank {
 			t.name[s], t.box[s], t.status[s], t.renamed[s] = b.Name, b, trusted, true
 			claimed[b.Name] = true

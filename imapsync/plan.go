@@ -133,6 +133,7 @@ type plan struct {
 	faults    []Fault
 	paired    int
 	reset     map[*track]bool // paired from scratch
+	adopted   []*item         // pairs out of the journal: saved before anything is done
 	dropped   []*track        // folders that neither side has any more
 	final     map[*track]string
 	subbed    map[*track]bool
@@ -177,6 +178,9 @@ func newPlan(in planInput) *plan {
 	}
 	for _, i := range in.intents {
 		pl.adopt(i)
+	}
+	for _, i := range in.intents {
+		pl.adoptMoved(i)
 	}
 	pl.findMoves(A)
 	pl.findMoves(B)

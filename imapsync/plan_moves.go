@@ -6,6 +6,54 @@ import (
 	"github.com/emersion/go-imap/v2"
 )
 
+// adoptMoved looks for copies that somebody moved on before they were confirmed.
+func (pl *planner) adoptMoved(in intent) {
+	if in.Kind != "append" && in.Kind != "copy" {
+		return
+	}
+	o, f := in.Side, in.Side.Other()
+	for _, src := range pl.in.tracks {
+		if src.blocked || pl.p.reset[src] || src.name[f] != in.Source && src.base0() != in.Source {
+			continue
+		}
+		for _, e := range in.Entries {
+			i := slices.IndexFunc(src.fresh[f], func(n *newcomer) bool { return n.m.UID == e.UID && !n.taken && n.m.Key.Known() })
+			if i < 0 {
+				continue
+			}
+			n := src.fresh[f][i]
+			c := pl.elsewhere(src, o, n.m.Key)
+			if c == nil {
+				continue
+			}
+			n.taken, c.taken = true, true
+			flags := parseFlags(e.Flags)
+			p := &pair{flags: [2]Flags{flags, flags}, size: n.m.Size, key: n.m.Key}
+			p.uid[f], p.gid[f], p.gid[o] = n.m.UID, n.m.GID, c.m.GID
+			it := &item{pair: p, track: src, uid: p.uid, cur: p.flags, gid: p.gid, dirty: true}
+			it.cur[f], it.gone[o], it.loc[o] = n.m.Flags, true, c
+			src.items = append(src.items, it)
+			pl.p.adopted = append(pl.p.adopted, it)
+			pl.p.paired++
+		}
+	}
+}
+
+// elsewhere finds a new message with this content in another folder than t.
+func (pl *planner) elsewhere(t *track, s Side, key Key) *newcomer {
+	for _, other := range pl.in.tracks {
+		if other == t || other.blocked || pl.p.reset[other] && other.base != nil {
+			continue
+		}
+		for _, c := range other.fresh[s] {
+			if !c.taken && c.m.Key == key {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
 func sortFresh(list []*newcomer) {
 	slices.SortFunc(list, func(a, b *newcomer) int { return int(int64(a.m.UID) - int64(b.m.UID)) })
 }
@@ -18,10 +66,10 @@ func (pl *planner) adopt(in intent) {
 	}
 	var dst, src *track
 	for _, t := range pl.in.tracks {
-		if t.name[in.Side] == in.Box {
-			dst = t
+		if t.name[in.Side] == in.Box || t.base0() == in.Box && t.cursor(in.Side).Validity == in.Validity {
+			dst = t // it may have been renamed since
 		}
-		if t.name[in.Side.Other()] == in.Source {
+		if t.name[in.Side.Other()] == in.Source || t.base0() == in.Source {
 			src = t
 		}
 	}
@@ -106,11 +154,14 @@ func (pl *planner) adoptOne(c, n *newcomer, it *item, e intentEntry, dst *track,
 		}
 		p := *it.pair
 		p.flags, p.half, p.hold = [2]Flags{flags, flags}, whole, ""
+		p.uid[o], p.gid[o] = c.m.UID, c.m.GID
+		pl.p.adopted = append(pl.p.adopted, it)
 		it.pair, it.uid[o], it.gone[o], it.cur[o], it.gid[o], it.dirty = &p, c.m.UID, false, c.m.Flags, c.m.GID, true
 		return
 	}
 	p := &pair{flags: [2]Flags{flags, flags}, size: c.m.Size, key: c.m.Key}
 	p.gid[f], p.gid[o] = e.GID, c.m.GID
+	p.uid[f], p.uid[o] = e.UID, c.m.UID
 	adopted := &item{pair: p, track: dst, cur: p.flags, gid: p.gid, dirty: true}
 	adopted.uid[o], adopted.cur[o] = c.m.UID, c.m.Flags
 	if n != nil {
@@ -120,6 +171,7 @@ func (pl *planner) adoptOne(c, n *newcomer, it *item, e intentEntry, dst *track,
 		adopted.gone[f] = true
 	}
 	pl.p.paired++
+	pl.p.adopted = append(pl.p.adopted, adopted)
 	dst.items = append(dst.items, adopted)
 }
 
@@ -148,7 +200,7 @@ func (pl *planner) findMoves(s Side) {
 			continue
 		}
 		for _, it := range t.items {
-			if !it.gone[s] || it.pair.half == dead || it.pair.half == refused {
+			if !it.gone[s] || it.loc[s] != nil || it.pair.half == dead || it.pair.half == refused {
 				continue
 			}
 			var with *track
@@ -192,7 +244,7 @@ func (pl *planner) decide(it *item) {
 	case dead, refused:
 		pl.decideOdd(it)
 		return
-	case whole, held:
+	case whole, held, doomed:
 	}
 	switch a, b := it.loc[A], it.loc[B]; {
 	case a != nil && b != nil:
