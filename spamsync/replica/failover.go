@@ -125,6 +125,9 @@ func (k *Keeper) handOver(ctx context.Context) error {
 	defer cancel()
 	for {
 		there, here := look(held, k.peer), look(held, k.local)
+		if here.Master() {
+			return nil // Redis got there after all; what the other took meanwhile is merged
+		}
 		if there.Up() && here.Up() && here.Now == there.Now && here.LinkUp {
 			break
 		}
