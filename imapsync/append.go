@@ -97,7 +97,7 @@ func (c *copier) outgoing(ctx context.Context, picks []Pick) iter.Seq2[Outgoing,
 				yield(Outgoing{}, err)
 				return
 			}
-			for next < len(c.steps) && !(c.steps[next].uid == body.UID && c.steps[next].src.name[from] == body.Box) {
+			for next < len(c.steps) && (c.steps[next].uid != body.UID || c.steps[next].src.name[from] != body.Box) {
 				next++ // the server passed one over: it is gone
 				x.fault(from, c.steps[next-1].src, 0, ErrGone)
 			}

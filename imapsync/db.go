@@ -80,16 +80,6 @@ type image struct {
 	holds   []Hold
 }
 
-// box finds a folder by name.
-func (i *image) box(name string) *baseBox {
-	for _, b := range i.boxes {
-		if b.Name == name {
-			return b
-		}
-	}
-	return nil
-}
-
 // total counts pairs.
 func (i *image) total() int {
 	n := 0
@@ -147,7 +137,7 @@ func (d *db) load() (*image, error) {
 	}
 	if img.meta.ID == "" {
 		var id [12]byte
-		rand.Read(id[:]) //nolint:errcheck // never fails
+		rand.Read(id[:])
 		img.meta = meta{Version: baseVersion, ID: hex.EncodeToString(id[:])}
 	}
 	return img, nil

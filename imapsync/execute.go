@@ -294,7 +294,7 @@ func (x *exec) transferred(st *transferStep, res Stored) error {
 		return res.Err
 	case res.Err != nil:
 		x.fault(st.side, st.from, st.uid, res.Err)
-		return nil
+		return nil //nolint:nilerr // it is in the report; the pass goes on
 	}
 	x.count(st.side, func(r *SideReport) {
 		if st.move {

@@ -168,7 +168,7 @@ func (h *history) settle() {
 	}
 	for body, f := range h.fates {
 		n := have[body]
-		name := strings.SplitN(body, "\r\n", 2)[0]
+		name, _, _ := strings.Cut(body, "\r\n")
 		switch {
 		case n == 0 && !f.deleted:
 			t.Fatalf("%s was lost: nobody deleted it\n%s", name, h.dump())
@@ -251,7 +251,7 @@ func (p *power) set(left int, blip bool) {
 	p.left, p.blip, p.dead = left, blip, false
 }
 
-func newHistory(t *rapid.T, tb *testing.T, fa, fb storetest.Features) *history {
+func newHistory(tb *testing.T, t *rapid.T, fa, fb storetest.Features) *history {
 	w := newWorld(tb)
 	w.dir = tb.TempDir()
 	fa.FirstValid, fb.FirstValid = 1000, 5000
@@ -275,13 +275,13 @@ func features(t *rapid.T, name string) storetest.Features {
 func TestHistories(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		h := newHistory(rt, t, features(rt, "a"), features(rt, "b"))
+		h := newHistory(t, rt, features(rt, "a"), features(rt, "b"))
 		for range rapid.IntRange(1, 5).Draw(rt, "windows") {
 			for range rapid.IntRange(0, 12).Draw(rt, "acts") {
 				h.act()
 				if rapid.IntRange(0, 4).Draw(rt, "pass") == 0 {
 					h.power.set(rapid.IntRange(-1, 60).Draw(rt, "power"), rapid.Bool().Draw(rt, "blip"))
-					_, _ = h.tryPass() //nolint:errcheck // it may die
+					_, _ = h.tryPass() // it may die
 					h.power.restore()
 					h.clock.add(time.Second)
 				}

@@ -44,9 +44,10 @@ type world struct {
 	n     int
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
 	return &world{
-		t: t, dir: t.TempDir(), cfg: imapsync.DefaultConfig(), clock: &clock{now: time.Unix(1_800_000_000, 0)},
+		t: tb, dir: tb.TempDir(), cfg: imapsync.DefaultConfig(), clock: &clock{now: time.Unix(1_800_000_000, 0)},
 		a: storetest.NewServer(storetest.Features{FirstValid: 1000}), b: storetest.NewServer(storetest.Features{FirstValid: 5000}),
 	}
 }

@@ -87,12 +87,12 @@ func (pl *planner) holdReason(k guardKey, n int) string {
 
 // holdID is short and the same for the same deletions.
 func holdID(k guardKey, list []*deleteStep) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%s %s", k.t.label(), k.side)
+	b := fmt.Appendf(nil, "%s %s", k.t.label(), k.side)
 	for _, d := range list {
-		fmt.Fprintf(h, " %d/%d", d.track.cursor(d.side).Validity, d.uid)
+		b = fmt.Appendf(b, " %d/%d", d.track.cursor(d.side).Validity, d.uid)
 	}
-	return hex.EncodeToString(h.Sum(nil)[:4])
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:4])
 }
 
 // endHolds closes holds that nothing waits for any more.

@@ -341,6 +341,11 @@ func (st *store) Folders(ctx context.Context, cs []imapsync.FolderChange) ([]err
 func (st *store) folder(c imapsync.FolderChange) error {
 	s := st.s
 	b := s.boxes[c.Name]
+	for _, name := range []string{c.Name, c.To} {
+		if name != "" && slices.Contains(strings.Split(name, "/"), "") || c.Name == "" {
+			return imapsync.ErrNoName
+		}
+	}
 	switch c.Op {
 	case imapsync.CreateFolder:
 		if b != nil && !b.noselect {
