@@ -127,7 +127,7 @@ func (k *Key) UnmarshalText(text []byte) error {
 // parseFlags reads what Flags.String wrote.
 func parseFlags(s string) Flags {
 	var list []imap.Flag
-	for _, f := range strings.FieldsSeq(s) {
+	for f := range strings.FieldsSeq(s) {
 		list = append(list, imap.Flag(f))
 	}
 	return NewFlags(list...)
