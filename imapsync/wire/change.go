@@ -46,16 +46,12 @@ func (c *Client) Store(set imap.UIDSet, op StoreOp, flags []imap.Flag, unchanged
 	if r.err != nil {
 		return r
 	}
-	r.cmd.take = c.takeFetch(&fetching{each: func(m *Message) error {
-		if !set.Contains(m.UID) {
-			c.events.note(c.boxed)
-			return nil
-		}
+	r.cmd.fetch = &fetching{set: set, each: func(m *Message) error {
 		if len(r.value.Updated) < c.dec.lim.Ranges {
 			r.value.Updated = append(r.value.Updated, Updated{m.UID, m.HasFlags, append([]imap.Flag(nil), m.Flags...), m.ModSeq})
 		}
 		return nil
-	}})
+	}}
 	r.cmd.finish = func(s Status) {
 		if s.Code == "MODIFIED" {
 			r.value.Modified = normal(s.set)
@@ -95,7 +91,6 @@ func (c *Client) transfer(command string, set imap.UIDSet, to string) *Reply[Cop
 	}
 	r.value.To = make(map[imap.UID]imap.UID)
 	var fault error
-	// RFC 6851, section 4.3: MOVE says COPYUID in an untagged OK, before the expunges.
 	note := func(s Status) {
 		if s.Code != "COPYUID" {
 			return
@@ -105,7 +100,19 @@ func (c *Client) transfer(command string, set imap.UIDSet, to string) *Reply[Cop
 		}
 		r.value.Validity = s.validity
 	}
-	r.cmd.status, r.cmd.finish = note, note
+	r.cmd.finish = note
+	if command == "UID MOVE" {
+		// RFC 6851, section 4.3: MOVE says COPYUID in an untagged OK, before the expunges.
+		// Dovecot 2.3 does so before it answers a COPY that was sent earlier (measured),
+		// hence the look at the UIDs.
+		r.cmd.status = func(s Status) bool {
+			if s.Code != "COPYUID" || r.value.Validity != 0 || !within(s.source, set) {
+				return false
+			}
+			note(s)
+			return true
+		}
+	}
 	r.check = func() error {
 		if fault != nil {
 			return c.fail(fault)
@@ -113,6 +120,16 @@ func (c *Client) transfer(command string, set imap.UIDSet, to string) *Reply[Cop
 		return nil
 	}
 	return r
+}
+
+// within says whether all ranges begin in a set.
+func within(ranges []imap.UIDRange, set imap.UIDSet) bool {
+	for _, r := range ranges {
+		if !set.Contains(r.Start) {
+			return false
+		}
+	}
+	return true
 }
 
 // pair matches two sets in the order in which they were given (RFC 4315, section 3).

@@ -43,6 +43,7 @@ type Client struct {
 	pending []*command
 	box     *Box // selected
 	boxed   string
+	message Message // of the FETCH response being read
 	events  Events
 	bye     string
 	// open is a body that must be read before anything else.
@@ -59,16 +60,19 @@ type command struct {
 	// take handles an untagged response if it is the command's; it reads up to, but
 	// not including, CRLF.
 	take func(r *response) (bool, error)
-	// status sees untagged OK and NO that arrive while the command is the first.
-	status func(s Status)
+	// status sees untagged OK and NO, and says whether it was the command's.
+	status func(s Status) bool
 	// cont handles a continuation request.
 	cont func(text string) error
 	done bool
 	// plusLiteral: a literal went out without being asked for.
 	plusLiteral bool
 	found       *[]imap.UIDRange // of a search
-	finish      func(s Status)
-	result      Status
+	fetch       *fetching        // who gets FETCH responses
+	// selects: it opens a mailbox; begun: what arrives is about the new one.
+	selects, begun bool
+	finish         func(s Status)
+	result         Status
 }
 
 // response is an untagged response at its beginning.
@@ -339,6 +343,12 @@ func (c *Client) untagged() error {
 		c.heard(s)
 		return nil
 	}
+	if r.hasNum && r.kind == "FETCH" {
+		if err := c.readFetch(); err != nil {
+			return err
+		}
+		return c.dec.skipLine()
+	}
 	for _, cmd := range c.pending {
 		if cmd.take == nil {
 			continue
@@ -363,8 +373,7 @@ func (c *Client) heard(s Status) {
 		c.events.Overflow, c.events.Any = true, true
 	}
 	for _, cmd := range c.pending {
-		if cmd.status != nil {
-			cmd.status(s)
+		if cmd.status != nil && cmd.status(s) {
 			return
 		}
 	}
@@ -382,7 +391,7 @@ func (c *Client) unasked(r *response) error {
 			return err
 		}
 		c.setCaps(words)
-	case r.hasNum && (r.kind == "EXISTS" || r.kind == "EXPUNGE" || r.kind == "FETCH"), r.kind == "VANISHED" && !r.hasNum:
+	case r.hasNum && (r.kind == "EXISTS" || r.kind == "EXPUNGE"), r.kind == "VANISHED" && !r.hasNum:
 		c.events.note(c.boxed)
 	case r.kind == "STATUS" && !r.hasNum:
 		st, err := c.readStatus()

@@ -50,21 +50,81 @@ type Message struct {
 	BodySize int64
 }
 
-// fetching is a FETCH on its way.
+// fetching is a command that gets FETCH responses. Which one a response belongs to is
+// told by its UID: Dovecot begins to answer a FETCH before it has said that the one
+// before it is done (measured).
 type fetching struct {
 	each func(m *Message) error
-	only imap.UID // the one message that was asked for; 0: several
-	guid string
+	set  imap.UIDSet // nil: all
+	body bool        // it asked for bodies
+}
+
+// only is the one message that was asked for; 0: several.
+func (f *fetching) only() imap.UID {
+	if len(f.set) == 1 && f.set[0].Start == f.set[0].Stop {
+		return f.set[0].Start
+	}
+	return 0
+}
+
+// wants says whether a message was asked for. "n:*" has the last message in it even
+// where that is below n (RFC 3501, section 9: seq-range).
+func (f *fetching) wants(uid imap.UID) bool {
+	if f.set == nil {
+		return true
+	}
+	for _, r := range f.set {
+		if r.Stop == 0 || r.Start <= uid && uid <= r.Stop {
+			return true
+		}
+	}
+	return false
+}
+
+// deliver gives a message to the command that asked for it. What nobody asked for is
+// another session's doing.
+func (c *Client) deliver(m *Message) error {
+	for _, cmd := range c.pending {
+		if cmd.selects {
+			// What is behind it cannot have been answered yet; before it has begun,
+			// this is about the mailbox that is being left.
+			if cmd.begun {
+				return cmd.fetch.each(m)
+			}
+			break
+		}
+		if f := cmd.fetch; f != nil && (m.Body == nil || f.body) && f.wants(m.UID) {
+			return f.each(m)
+		}
+	}
+	c.events.note(c.boxed)
+	return nil
+}
+
+// alone is the UID of the only message whose body is on its way, or 0.
+func (c *Client) alone() imap.UID {
+	var uid imap.UID
+	for _, cmd := range c.pending {
+		if cmd.selects {
+			break
+		}
+		if cmd.fetch != nil && cmd.fetch.body {
+			if uid != 0 {
+				return 0
+			}
+			if uid = cmd.fetch.only(); uid == 0 {
+				return 0
+			}
+		}
+	}
+	return uid
 }
 
 // Fetch asks for items of messages; each gets what comes, in the server's order, during
 // Wait of this or a later command. An error of each ends the connection. Messages that
 // do not exist are passed over.
 func (c *Client) Fetch(set imap.UIDSet, items Items, each func(m *Message) error) *Reply[struct{}] {
-	f := &fetching{each: each, guid: c.GUID()}
-	if len(set) == 1 && set[0].Start == set[0].Stop {
-		f.only = set[0].Start
-	}
+	guid := c.GUID()
 	r := begin[struct{}](c, "UID FETCH", func(w *builder) {
 		w.raw(" ").set(set).raw(" (UID")
 		word := func(want bool, item string) {
@@ -76,7 +136,7 @@ func (c *Client) Fetch(set imap.UIDSet, items Items, each func(m *Message) error
 		word(items.Size, "RFC822.SIZE")
 		word(items.Date, "INTERNALDATE")
 		word(items.ModSeq && c.Has(imap.CapCondStore), "MODSEQ")
-		word(items.GUID && f.guid != "", f.guid)
+		word(items.GUID && guid != "", guid)
 		if len(items.Header) > 0 {
 			w.raw(" BODY.PEEK[HEADER.FIELDS (")
 			for i, field := range items.Header {
@@ -104,56 +164,48 @@ func (c *Client) Fetch(set imap.UIDSet, items Items, each func(m *Message) error
 	if r.err != nil {
 		return r
 	}
-	take := c.takeFetch(f)
+	r.cmd.fetch = &fetching{each: each, set: set, body: items.Body}
 	r.cmd.take = func(u *response) (bool, error) {
-		if !u.hasNum && u.kind == "VANISHED" && items.Vanished != nil {
-			earlier, ranges, err := c.readVanished()
-			if err == nil && earlier {
-				err = items.Vanished(normal(ranges))
-			} else if err == nil {
-				c.events.note(c.boxed)
-			}
-			return true, err
+		if u.hasNum || u.kind != "VANISHED" || items.Vanished == nil {
+			return false, nil
 		}
-		return take(u)
+		earlier, ranges, err := c.readVanished()
+		if err == nil && earlier {
+			err = items.Vanished(normal(ranges))
+		} else if err == nil {
+			c.events.note(c.boxed)
+		}
+		return true, err
 	}
 	return r
 }
 
-func (c *Client) takeFetch(f *fetching) func(u *response) (bool, error) {
-	if f.guid == "" {
-		f.guid = c.GUID()
+// readFetch reads what follows "n FETCH".
+func (c *Client) readFetch() error {
+	if err := c.dec.space(); err != nil {
+		return err
 	}
-	var m Message
-	return func(u *response) (bool, error) {
-		if !u.hasNum || u.kind != "FETCH" {
-			return false, nil
-		}
-		if err := c.dec.space(); err != nil {
-			return true, err
-		}
-		m = Message{Size: -1, Flags: m.Flags[:0]}
-		said := false
-		err := c.dec.list(func() error { return c.fetchItem(f, &m, &said) })
-		if err != nil {
-			return true, err
-		}
-		if said && m.UID == 0 {
-			// RFC 9051, section 6.4.9: only UID commands' answers must have it. Whatever
-			// this is, another session's change, cannot be told whose it is.
-			c.events.note(c.boxed)
-			return true, nil
-		}
-		if said {
-			return true, f.each(&m)
-		}
-		return true, nil
+	m := &c.message
+	*m = Message{Size: -1, Flags: m.Flags[:0]}
+	said := false
+	if err := c.dec.list(func() error { return c.fetchItem(m, &said) }); err != nil {
+		return err
 	}
+	switch {
+	case !said:
+		return nil
+	case m.UID == 0:
+		// RFC 9051, section 6.4.9: only the answers to UID commands must have it. Whose
+		// change this is cannot be told.
+		c.events.note(c.boxed)
+		return nil
+	}
+	return c.deliver(m)
 }
 
 // fetchItem reads one item of a FETCH response. said is true while m holds something
 // that each has not seen.
-func (c *Client) fetchItem(f *fetching, m *Message, said *bool) error {
+func (c *Client) fetchItem(m *Message, said *bool) error {
 	d := &c.dec
 	item, err := d.keyword("[")
 	if err != nil {
@@ -171,14 +223,15 @@ func (c *Client) fetchItem(f *fetching, m *Message, said *bool) error {
 		return err
 	}
 	if item == "BODY" && section != "" {
-		return c.fetchSection(f, m, said, section)
+		return c.fetchSection(m, said, section)
 	}
 	*said = *said || item != "UID"
 	switch item {
 	case "UID":
 		n, err := d.nonzero()
-		if err == nil && f.only != 0 && imap.UID(n) != f.only && m.Body != nil {
-			return protocol("body of UID %d where %d was asked for", n, f.only)
+		if err == nil && m.UID != 0 && m.UID != imap.UID(n) {
+			// The body before it was taken for that of the only message asked for.
+			return protocol("body of UID %d where %d was asked for", n, m.UID)
 		}
 		m.UID = imap.UID(n)
 		return err
@@ -207,10 +260,7 @@ func (c *Client) fetchItem(f *fetching, m *Message, said *bool) error {
 			m.ModSeq = uint64(n)
 			return err
 		})
-	case f.guid, "EMAILID":
-		if item != f.guid {
-			return d.skip(0)
-		}
+	case c.GUID():
 		m.GUID, err = c.readGUID()
 		return err
 	}
@@ -268,7 +318,7 @@ func (d *decoder) section() (string, error) {
 	return strings.ToUpper(string(b)), nil
 }
 
-func (c *Client) fetchSection(f *fetching, m *Message, said *bool, section string) error {
+func (c *Client) fetchSection(m *Message, said *bool, section string) error {
 	d := &c.dec
 	switch {
 	case section == "ALL":
@@ -302,12 +352,11 @@ func (c *Client) fetchSection(f *fetching, m *Message, said *bool, section strin
 		m.Body, m.BodySize = strings.NewReader(s), int64(len(s))
 	}
 	if m.UID == 0 {
-		if f.only == 0 {
+		if m.UID = c.alone(); m.UID == 0 {
 			return fmt.Errorf("%w: %w", ErrProtocol, ErrOrder)
 		}
-		m.UID = f.only
 	}
-	if err := f.each(m); err != nil {
+	if err := c.deliver(m); err != nil {
 		return err
 	}
 	if l := c.open; l != nil {

@@ -72,10 +72,11 @@ func (c *Client) Select(name string, opts SelectOptions) *Reply[Box] {
 	r.value.Name = name
 	var permanent bool
 	var gone []imap.UIDRange
-	r.cmd.status = func(s Status) {
-		switch s.Code {
+	r.cmd.selects = true
+	r.cmd.status = func(s Status) bool {
+		switch s.Code { //nolint:exhaustive // the others are not about a mailbox
 		case imap.ResponseCode("UIDVALIDITY"):
-			r.value.Validity = uint32(s.number)
+			r.value.Validity, r.cmd.begun = uint32(s.number), true
 		case "UIDNEXT":
 			r.value.Next = imap.UID(s.number)
 		case "HIGHESTMODSEQ":
@@ -86,15 +87,19 @@ func (c *Client) Select(name string, opts SelectOptions) *Reply[Box] {
 		case "MAILBOXID":
 			r.value.ID = s.id
 		case "CLOSED":
-			c.box, c.boxed = nil, ""
+			// RFC 7162, section 3.2.11: what comes from here on is about the new one.
+			c.box, c.boxed, r.cmd.begun = nil, "", true
+		default:
+			return false
 		}
+		return true
 	}
-	fetch := c.takeFetch(&fetching{each: func(m *Message) error {
+	r.cmd.fetch = &fetching{each: func(m *Message) error {
 		if opts.Changed != nil {
 			return opts.Changed(m)
 		}
 		return nil
-	}})
+	}}
 	r.cmd.take = func(u *response) (bool, error) {
 		switch {
 		case u.hasNum && u.kind == "EXISTS":
@@ -106,14 +111,12 @@ func (c *Client) Select(name string, opts SelectOptions) *Reply[Box] {
 			words, err := c.readWords()
 			r.value.Flags = toFlags(words)
 			return true, err
-		case !u.hasNum && u.kind == "VANISHED":
+		case !u.hasNum && u.kind == "VANISHED" && r.cmd.begun:
 			_, ranges, err := c.readVanished()
 			if gone = append(gone, ranges...); len(gone) > c.dec.lim.Ranges {
 				return true, protocol("more than %d ranges vanished", c.dec.lim.Ranges)
 			}
 			return true, err
-		case u.hasNum && u.kind == "FETCH":
-			return fetch(u)
 		}
 		return false, nil
 	}
