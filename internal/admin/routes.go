@@ -40,6 +40,9 @@ func (s *Server) routes() map[string]map[string]handler {
 		"/v1/spam/learn":         {http.MethodPost: s.learnSpam},
 		"/v1/spam/check":         {http.MethodPost: s.checkSpam},
 		"/v1/spam/merge":         {http.MethodPost: s.mergeSpam},
+		"/v1/mailsync/status":    {http.MethodGet: s.mailsyncStatus},
+		"/v1/mailsync/account":   {http.MethodGet: s.mailsyncAccount},
+		"/v1/mailsync/settle":    {http.MethodPost: s.settleHolds},
 		"/v1/bans":               {http.MethodGet: s.listBans, http.MethodPost: s.changeBans},
 	}
 }

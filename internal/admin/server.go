@@ -41,6 +41,7 @@ type Deps struct {
 	Recipients Recipients
 	Status     Status
 	Spam       Spam
+	Mailsync   Mailsync
 	Bans       Bans
 
 	// AllowBody says whether bodies may be read (queue.allow_body_access); nil is no.

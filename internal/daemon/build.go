@@ -83,6 +83,7 @@ func (d *Daemon) build(cfg config.Config) error {
 	if err := d.buildPostfix(cfg); err != nil {
 		return err
 	}
+	d.buildMailsync(cfg)
 	return d.buildAdmin(cfg)
 }
 
@@ -113,7 +114,7 @@ func (d *Daemon) buildAdmin(cfg config.Config) error {
 	d.admin, err = admin.New(cfg.Admin, admin.Deps{
 		Logger: d.log, Registerer: d.registry, Gatherer: d.registry,
 		Queue: d.spool, Archive: d.spool, Rules: d.spool,
-		Hops: hops{d.relay}, Recipients: directory{d.people, d.front}, Status: d, Spam: d.spamAdmin(), Bans: d,
+		Hops: hops{d.relay}, Recipients: directory{d.people, d.front}, Status: d, Spam: d.spamAdmin(), Mailsync: d.mailsyncAdmin(), Bans: d,
 		AllowBody: func() bool { return cfg.SMTP.Queue.AllowBodyAccess },
 		Checks:    d.checks(),
 	})

@@ -70,7 +70,8 @@ type Daemon struct {
 	people          *recipients.Directory
 	domains         *smtp.Domains
 	front           *smtp.Front
-	spam            *spam // nil where mail is not judged
+	spam            *spam     // nil where mail is not judged
+	mailsync        *mailsync // nil where mailboxes are not synchronised
 	postfix         *postfix.Server
 	server          *wire.Server
 	admin           *admin.Server
@@ -157,6 +158,7 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 	run("relay", stopRelay, d.relay.Run)
 	d.startSpam(run, undo)
 	d.startFailover(run)
+	d.startMailsync(run)
 	if d.bounces != nil {
 		run("notifications", stopSpool, d.bounces.Run)
 	}

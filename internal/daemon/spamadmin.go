@@ -159,6 +159,9 @@ func (d *Daemon) parts() map[string]string {
 	if d.spam != nil {
 		out["Spam"] = d.spam.line()
 	}
+	if line := d.mailsync.line(); line != "" {
+		out["Mailboxes"] = line
+	}
 	if d.link != nil {
 		out["Peer"] = d.peerLine()
 	}
