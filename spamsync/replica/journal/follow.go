@@ -26,6 +26,9 @@ const (
 // Run follows the server until ctx ends, and connects again where it must. It is
 // called once.
 func (j *Journal) Run(ctx context.Context, server stream.Options) error {
+	if server.Gather == 0 {
+		server.Gather = j.opts.Config.SyncEvery / 2
+	}
 	logging, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- j.log.Run(logging) }()

@@ -34,6 +34,10 @@ type Options struct {
 	Silence time.Duration
 	// MaxCommandBytes bounds one command; 512 MiB by default, as Redis does.
 	MaxCommandBytes int64
+	// Gather, where set, is how often a plain connection is looked at, instead of
+	// whenever something comes: cheaper for a server on the same machine, and for
+	// who reads.
+	Gather time.Duration
 }
 
 // AnnouncedPort is the port under which Redis lists a Conn among its replicas,
@@ -62,6 +66,8 @@ type Conn struct {
 	opts Options
 	conn net.Conn
 	r    *Reader
+	// gather is set from Psync on, where Options want it.
+	gather *gatherer
 
 	writing sync.Mutex
 }
@@ -116,6 +122,11 @@ func (c *Conn) Psync(ctx context.Context, p Point) (Point, error) {
 		return Point{}, errors.Join(err, c.Close())
 	}
 	c.r.id, c.r.offset = at.ID, at.Offset
+	if c.opts.Gather > 0 {
+		if c.gather = newGatherer(c.conn, c.opts.Gather); c.gather != nil {
+			c.r.r = c.gather
+		}
+	}
 	return at, nil
 }
 
@@ -205,7 +216,9 @@ func (c *Conn) NextUntil(ctx context.Context, until time.Time) (cmd Command, ok 
 	if !until.IsZero() && until.Before(deadline) {
 		deadline, own = until, false
 	}
-	if err := c.conn.SetReadDeadline(deadline); err != nil {
+	if c.gather != nil {
+		c.gather.ctx, c.gather.until = ctx, deadline
+	} else if err := c.conn.SetReadDeadline(deadline); err != nil {
 		return Command{}, false, fmt.Errorf("read replication stream: %w", errors.Join(err, ctx.Err()))
 	}
 	cmd, err = c.r.Next()
