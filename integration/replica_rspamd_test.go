@@ -140,6 +140,18 @@ func waitReplica(t *testing.T, u *lab.Understudy, state, writes string) {
 	})
 }
 
+// rspamdFile is one of the files that `spam rspamd-config` prints.
+func rspamdFile(t *testing.T, u *lab.Understudy, name string) string {
+	t.Helper()
+	out, code := u.CLI("spam", "rspamd-config")
+	_, text, ok := strings.Cut(out, "# /etc/rspamd/local.d/"+name+"\n")
+	if code != 0 || !ok {
+		t.Fatalf("exit %d: no %s in\n%s", code, name, out)
+	}
+	text, _, _ = strings.Cut(text, "# /etc/rspamd/")
+	return text
+}
+
 // TestReplicaUnderRspamd: home's Redis is killed, and later its host is a black
 // hole, under 25 scans a second and with mail being greylisted. No failover section
 // is configured. Nothing that asks Rspamd notices, and learning goes on.
@@ -148,7 +160,6 @@ func TestReplicaUnderRspamd(t *testing.T) {
 	a, b := servers.Redis(t), servers.Redis(t)
 	endpoint := lab.FreeAddr(t)
 	r := newRspamd(t, "b", b.Addr, endpoint, startResolver(t))
-	r.set("redis.conf", fmt.Sprintf(`read_servers = "%[1]s,%[1]s"; write_servers = "%[2]s"; timeout = 0.5s;`, b.Addr, endpoint))
 	r.set("actions.conf", `greylist = 1; add_header = 60; reject = 100;`)
 	r.set("greylist.conf", `enabled = true; timeout = 2s; expire = 1d; check_local = false; whitelist_domains_url = []; whitelisted_ip = [];`)
 	u := lab.NewUnderstudy(t, "smtp://127.0.0.1:1", lab.Settings{
@@ -158,6 +169,7 @@ func TestReplicaUnderRspamd(t *testing.T) {
 	})
 	u.Start()
 	waitReplica(t, u, "following", a.Addr)
+	r.set("redis.conf", rspamdFile(t, u, "redis.conf"))
 	r.start()
 	url := "http://" + r.Normal
 	teach := func(seed uint64, n int) {

@@ -30,7 +30,7 @@ func WriteRspamdConfig(w io.Writer, c spamsync.RedisConfig) (int, error) {
 # their scripts on the write server only.
 read_servers = "%[1]s,%[1]s";
 write_servers = "%[2]s";
-timeout = 1s;
+timeout = 0.5s;
 %[3]s
 # /etc/rspamd/local.d/classifier-bayes.conf
 backend = "redis";
