@@ -66,7 +66,7 @@ func (j *Journal) follow(ctx context.Context, server stream.Options) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	j.setState(true, nil)
 	w := &writer{j: j, conn: c, run: r, next: r.end, db: int32(c.DB()), inTx: c.InTx(), whole: true}
 	w.reset(time.Now())

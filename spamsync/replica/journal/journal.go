@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -177,8 +178,7 @@ func (j *Journal) Status() Status {
 
 // first is the oldest place that can be read without a break.
 func (j *Journal) first() (stream.Point, time.Time) {
-	for i := len(j.runs) - 1; i >= 0; i-- {
-		r := j.runs[i]
+	for i, r := range slices.Backward(j.runs) {
 		if r.how != fresh && i > 0 {
 			continue
 		}

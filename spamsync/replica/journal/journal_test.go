@@ -71,7 +71,7 @@ func now(t *testing.T, r *servers.KeyValue) stream.Point {
 
 // sets are the values of the SET commands between two places.
 func (f *follower) sets(from, to stream.Point) (string, error) {
-	it, err := f.Journal.Open(f.t.Context(), from, to)
+	it, err := f.Open(f.t.Context(), from, to)
 	if err != nil {
 		return "", err
 	}
@@ -86,7 +86,7 @@ func (f *follower) sets(from, to stream.Point) (string, error) {
 		}
 		if cmd.Is("SET") {
 			v := string(cmd.Args[2])
-			out = append(out, fmt.Sprintf("%s", v[:min(len(v), 10)]))
+			out = append(out, v[:min(len(v), 10)])
 		}
 	}
 }

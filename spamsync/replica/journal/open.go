@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"time"
 
@@ -60,8 +61,7 @@ func (j *Journal) Open(ctx context.Context, from, to stream.Point) (stream.Itera
 
 // findFrom returns the run that has place p; -1 for none.
 func (j *Journal) findFrom(p stream.Point) int {
-	for i := len(j.runs) - 1; i >= 0; i-- {
-		r := j.runs[i]
+	for i, r := range slices.Backward(j.runs) {
 		switch {
 		case r.id == p.ID && r.start <= p.Offset && (p.Offset <= r.end || i+1 < len(j.runs) && j.runs[i+1].how != fresh):
 			return i

@@ -8,7 +8,7 @@ import (
 	"understudy/spamsync/replica/stream"
 )
 
-// ErrBehind: the journal has not reached the wanted end yet. It may get there.
+// ErrBehind says that the journal has not reached the wanted end yet. It may get there.
 var ErrBehind = errors.New("the journal is behind")
 
 // Gap is a place where bytes are missing.

@@ -74,8 +74,8 @@ func (k keys) learnOf(u unit) (*learned, bool, error) {
 // learnNumber adds one HINCRBY.
 func (k keys) learnNumber(l *learned, at map[string]int, cmd stream.Command) (bool, error) {
 	key, field := cmd.Args[1], string(cmd.Args[2])
-	n, err := strconv.ParseInt(string(cmd.Args[3]), 10, 64)
-	if err != nil || n == 0 {
+	n, ok := integer(cmd, 3)
+	if !ok || n == 0 {
 		return false, nil
 	}
 	var c class
@@ -105,8 +105,8 @@ func (k keys) learnNumber(l *learned, at map[string]int, cmd stream.Command) (bo
 		}
 		return true, nil
 	}
-	i, ok := at[string(key)]
-	if !ok {
+	i, known := at[string(key)]
+	if !known {
 		i = len(l.tokens)
 		at[string(key)] = i
 		l.tokens = append(l.tokens, token{key: key})

@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -75,13 +76,11 @@ func integer(cmd stream.Command, i int) (int64, bool) {
 }
 
 func (b *batch) passIf(k kind, cmd stream.Command, names ...string) rule {
-	for _, n := range names {
-		if cmd.Is(n) {
-			b.plain(k, cmd)
-			return taken
-		}
+	if !slices.ContainsFunc(names, cmd.Is) {
+		return strange
 	}
-	return strange
+	b.plain(k, cmd)
+	return taken
 }
 
 func (b *batch) number(key string, cmd stream.Command) rule {

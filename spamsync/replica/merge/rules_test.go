@@ -259,7 +259,7 @@ func TestRefusals(t *testing.T) {
 			}
 			moved = true
 			other := redis.NewClient(&redis.Options{Addr: b.server.Addr})
-			defer other.Close()
+			defer func() { _ = other.Close() }()
 			if _, err := merge.Merge(t.Context(), merge.Options{
 				Home: other, Source: stream.Backlog{Options: a.options()}, Fork: fork, Origin: "a", Target: "b",
 			}); err != nil {

@@ -32,7 +32,7 @@ type Info struct {
 	BacklogBytes int64
 }
 
-// ErrNoCommonHistory: two servers have no point in common.
+// ErrNoCommonHistory says that two servers have no point in common.
 var ErrNoCommonHistory = errors.New("no common history")
 
 // ParseInfo reads the text of INFO replication.
@@ -80,7 +80,7 @@ func FetchInfo(ctx context.Context, o Options) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	line, err := c.ask(ctx, "INFO", "replication")
 	if err != nil {
 		return Info{}, err
