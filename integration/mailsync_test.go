@@ -1,11 +1,13 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"understudy/imapsync"
 	"understudy/imapsync/imapstore"
@@ -41,7 +43,23 @@ func onServers(t *testing.T, a, b *servers.Mailbox) *mailSync {
 	m.base = filepath.Join(lab.Dir(t), "eva.db")
 	m.connect()
 	t.Cleanup(m.disconnect)
+	m.begin()
 	return m
+}
+
+// begin makes both INBOXes, not within one second: servers take UIDVALIDITY from the
+// clock, and one that is the same at both sites is refused.
+func (m *mailSync) begin() {
+	m.t.Helper()
+	m.do(imapsync.A, "SELECT INBOX")
+	second := time.Now().Unix()
+	lab.Wait(m.t, 5*time.Second, "next second", func() error {
+		if time.Now().Unix() == second {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	m.do(imapsync.B, "SELECT INBOX")
 }
 
 // connect makes stores for the present addresses.
