@@ -19,7 +19,7 @@ gofumpt      := $(call tool,mvdan.cc/gofumpt,$(GOFUMPT_VERSION))
 staticcheck  := $(call tool,honnef.co/go/tools/cmd/staticcheck,$(STATICCHECK_VERSION))
 golangci     := $(call tool,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_VERSION))
 
-.PHONY: help build demo test test-setup check lint fuzz bench bench-mx soak clean
+.PHONY: help build demo test test-setup check lint fuzz bench bench-mx bench-tunnel soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ bench: ## the packages' own benchmarks (BENCH=regexp)
 bench-mx: test-setup ## against Postfix, in turn, in one run; writes docs/results/bench-mx.md
 	@mkdir -p docs/results
 	$(GO) run ./integration/bench -out docs/results/bench-mx.md
+
+bench-tunnel: test-setup ## against haproxy, in turn, in one run; writes docs/results/bench-tunnel.md
+	@mkdir -p docs/results
+	$(GO) run ./integration/bench-tunnel -out docs/results/bench-tunnel.md
 
 soak: test-setup ## the kill and power-cut tests, KILLS (1000) times
 	LAB_KILLS=$(KILLS) $(GO) test -count=1 -v -timeout 120m -run 'Kill|PowerCut' ./integration

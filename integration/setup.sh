@@ -16,6 +16,7 @@ wanted=(
 	cyrmaster:cyrus-common     # the other IMAP server; see cyrus_aside
 	/usr/lib/dovecot/managesieve-login:dovecot-managesieved  # behind the tunnel
 	nginx:nginx
+	haproxy:haproxy            # the rival of bench-tunnel
 	swaks:swaks                # a client written by others
 	fusermount3:fuse3          # the power-cut file system
 	ip:iproute2                # network namespaces

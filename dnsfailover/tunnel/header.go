@@ -98,16 +98,15 @@ func parsePassage(raw []byte) (*passage, error) {
 	}
 	hops := false
 	for _, f := range tlvs {
-		switch f.Type {
-		case tlvService:
+		// A newer site may say more.
+		if f.Type == tlvService {
 			p.service = string(f.Value)
-		case tlvOrigin:
+		}
+		if f.Type == tlvOrigin {
 			p.origin = string(f.Value)
-		case tlvHops:
-			if len(f.Value) == 1 {
-				p.hops, hops = f.Value[0], true
-			}
-		default: // a newer site may say more
+		}
+		if f.Type == tlvHops && len(f.Value) == 1 {
+			p.hops, hops = f.Value[0], true
 		}
 	}
 	if p.service == "" || !hops || !p.client.IsValid() {

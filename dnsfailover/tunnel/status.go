@@ -32,7 +32,7 @@ func (t *Tunnel) Status() []ServiceStatus {
 	for _, name := range slices.Sorted(maps.Keys(t.services)) {
 		s := t.services[name]
 		out = append(out, ServiceStatus{
-			Name: name, Local: s.Local, WhenFenced: s.fenced, Listen: s.ServiceConfig.Listen,
+			Name: name, Local: s.Local, WhenFenced: s.fenced, Listen: s.Listen,
 			Way: Decide(v, now, linkUp, s.fenced).String(), Connections: map[string]int{},
 		})
 	}

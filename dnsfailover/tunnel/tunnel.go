@@ -117,7 +117,7 @@ func New(cfg Config, deps Deps) (*Tunnel, error) {
 // Listen opens every address of every service, or none.
 func (t *Tunnel) Listen(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(t.services)) {
-		for _, address := range t.services[name].ServiceConfig.Listen {
+		for _, address := range t.services[name].Listen {
 			lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute}, Control: reusePort}
 			l, err := lc.Listen(ctx, "tcp", address)
 			if err != nil {

@@ -593,3 +593,62 @@ func FuzzPassage(f *testing.F) {
 		}
 	})
 }
+
+// TestMovesUnderLoad: while 50 clients work, the role moves back and forth. A
+// client whose connection ends connects again, and is served by whoever is active
+// then; no line of a session is lost or repeated.
+func TestMovesUnderLoad(t *testing.T) {
+	t.Parallel()
+	w := start(t, "imap", func(c *Config, _ *ServiceConfig) { c.Drain = 300 * time.Millisecond }, peertest.Options{})
+	w.move(0)
+	var stop atomic.Bool
+	var lines, sessions atomic.Int64
+	var worst atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			for !stop.Load() {
+				lost := time.Now()
+				c, r := w.connect(t, i%2)
+				line, err := r.ReadString('\n')
+				if err != nil || !strings.HasPrefix(line, "* OK ") {
+					t.Errorf("client %d: greeting %q, %v", i, line, err)
+					return
+				}
+				for took, old := time.Since(lost).Nanoseconds(), worst.Load(); took > old && !worst.CompareAndSwap(old, took); old = worst.Load() {
+				}
+				sessions.Add(1)
+				for n := 0; !stop.Load(); n++ {
+					want := strings.Repeat("x", n%50) + "\r\n"
+					if _, err := io.WriteString(c, want); err != nil {
+						break
+					}
+					got, err := r.ReadString('\n')
+					if err != nil || strings.HasPrefix(got, "* BYE ") {
+						break
+					}
+					if got != want {
+						t.Errorf("client %d: %q for %q", i, got, want)
+						return
+					}
+					lines.Add(1)
+					<-time.After(2 * time.Millisecond)
+				}
+				_ = c.Close()
+			}
+		})
+	}
+	for i := range 4 {
+		<-time.After(2 * time.Second)
+		w.move((i + 1) % 2)
+	}
+	stop.Store(true)
+	wg.Wait()
+	t.Logf("%d sessions of 50 clients, %d lines, slowest return %s", sessions.Load(), lines.Load(), time.Duration(worst.Load()))
+	if sessions.Load() < 150 {
+		t.Errorf("only %d sessions: the moves ended few", sessions.Load())
+	}
+	if back := time.Duration(worst.Load()); back > 5*time.Second {
+		t.Errorf("a client was back after %s", back)
+	}
+}

@@ -12,7 +12,7 @@ import (
 
 func TestCarry(t *testing.T) {
 	t.Parallel()
-	server, err := net.Listen("tcp", "127.0.0.1:0")
+	server, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestCarry(t *testing.T) {
 		t.Fatal(err)
 	}
 	runLink(t, b)
-	c, err := net.Dial("tcp", b.Carrying()[Redis].String())
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.Carrying()[Redis].String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestCarry(t *testing.T) {
 		t.Errorf("%d bytes of %d, %v", len(got), len(big), err)
 	}
 	// What the other site does not offer ends at once.
-	n, err := net.Dial("tcp", b.Carrying()[IMAP].String())
+	n, err := new(net.Dialer).DialContext(t.Context(), "tcp", b.Carrying()[IMAP].String())
 	if err != nil {
 		t.Fatal(err)
 	}

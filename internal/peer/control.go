@@ -185,7 +185,7 @@ func (ctl *control) write(m *message) error {
 	ctl.wmu.Lock()
 	defer ctl.wmu.Unlock()
 	_ = ctl.conn.SetWriteDeadline(time.Now().Add(ctl.link.cfg.Silence))
-	if _, err := ctl.conn.Conn.Write(frame); err != nil {
+	if _, err := ctl.conn.Write(frame); err != nil {
 		_ = ctl.conn.Abort()
 		return fmt.Errorf("write to the other site: %w", err)
 	}

@@ -147,7 +147,7 @@ func (l *Link) waitSpare(ctx context.Context) bool {
 func (l *Link) useSpare(c *Conn, s Service) error {
 	name := []byte(s)
 	_ = c.SetWriteDeadline(time.Now().Add(l.cfg.HandshakeTimeout))
-	_, err := c.Conn.Write(append([]byte{byte(len(name))}, name...))
+	_, err := c.Write(append([]byte{byte(len(name))}, name...))
 	_ = c.SetWriteDeadline(time.Time{})
 	if err != nil {
 		return fmt.Errorf("use a spare connection: %w", err)

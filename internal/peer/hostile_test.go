@@ -206,7 +206,7 @@ func TestSilentStrangersDoNotKeepThePort(t *testing.T) {
 	l := site(t, friend, func(c *Config, _ *Link) { c.HandshakeTimeout = 300 * time.Millisecond })
 	var held []net.Conn
 	for range handshakesAtOnce + 20 {
-		nc, err := net.Dial("tcp", l.Addrs()[0].String())
+		nc, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addrs()[0].String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +219,7 @@ func TestSilentStrangersDoNotKeepThePort(t *testing.T) {
 	}
 	wait(t, "a friend to be let in", func() bool { return answered(client(t, l, friend, nil)) == nil })
 	// Plain text is refused at once.
-	nc, err := net.Dial("tcp", l.Addrs()[0].String())
+	nc, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addrs()[0].String())
 	if err != nil {
 		t.Fatal(err)
 	}

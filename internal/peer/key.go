@@ -122,7 +122,7 @@ func LoadKey(path string) (*Key, error) {
 	return keyOf(private)
 }
 
-// ErrKeyExists: Save found a key already, and left it alone.
+// ErrKeyExists is returned by Save where there is a key already; it left it alone.
 var ErrKeyExists = errors.New("peer: there is a key already")
 
 // Save writes the key to a new file that only its owner can read, synced. It
@@ -178,7 +178,7 @@ func ParsePairing(s string) (Pairing, error) {
 	site, rest, ok := strings.Cut(strings.TrimSpace(s), "@")
 	address, pin, ok2 := strings.Cut(rest, "/")
 	if !ok || !ok2 || site == "" {
-		return Pairing{}, fmt.Errorf("%q is no pairing string: expected SITE@HOST:PORT/%s...", s, pinPrefix)
+		return Pairing{}, fmt.Errorf("%q is no pairing string: expected SITE@HOST:PORT/%s and the pin", s, pinPrefix)
 	}
 	if address != "" {
 		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,16 +77,17 @@ type Link struct {
 	lastFault string
 	stopped   bool
 
-	shaking chan struct{} // one for each handshake under way
+	shaking []net.Conn // connections that have not proved their key, oldest first
 	running sync.WaitGroup
 	stop    chan struct{} // closed when Run ends
 	parked  chan struct{} // a spare has come; one token for each that waits
 	wake    chan struct{} // the state of controls may have changed
 }
 
-// handshakesAtOnce bounds connections that have not proved their key yet: this
-// many strangers may keep a handshake open.
-const handshakesAtOnce = 64
+// handshakesAtOnce bounds connections that have not proved their key yet. Where
+// there are more, the oldest is closed: a handshake takes a round trip or two, and
+// who takes longer than hundreds of others is most likely a stranger.
+const handshakesAtOnce = 512
 
 // New returns a Link that neither listens nor dials yet.
 func New(cfg Config, deps Deps) (*Link, error) {
@@ -109,8 +111,7 @@ func New(cfg Config, deps Deps) (*Link, error) {
 		oldest:  oldestVersion, newest: newestVersion,
 		methods: map[string]Handler{}, services: map[Service]ConnHandler{}, pools: map[Service]*Pool{},
 		conns: map[*Conn]struct{}{}, since: time.Now(),
-		shaking: make(chan struct{}, handshakesAtOnce),
-		stop:    make(chan struct{}), wake: make(chan struct{}, 1),
+		stop: make(chan struct{}), wake: make(chan struct{}, 1),
 		parked: make(chan struct{}, maxSpares),
 	}
 	if err := l.SetPins(cfg.Pins); err != nil {
@@ -267,23 +268,17 @@ func (l *Link) accept(ctx context.Context, ln net.Listener) error {
 		nc, err := ln.Accept()
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
+				return nil //nolint:nilerr // this is how the end of Run looks here
 			}
 			l.log.Warn("accept from the other site", "err", err)
 			select {
 			case <-ctx.Done():
-				return nil
+				return nil //nolint:nilerr // the end of Run
 			case <-time.After(100 * time.Millisecond):
 				continue
 			}
 		}
-		select {
-		case l.shaking <- struct{}{}:
-		default:
-			l.metrics.refused.WithLabelValues("handshakes").Inc()
-			_ = nc.Close()
-			continue
-		}
+		l.beginHandshake(nc)
 		l.running.Go(func() { l.handshake(ctx, nc) })
 	}
 }
@@ -294,7 +289,7 @@ func (l *Link) handshake(ctx context.Context, nc net.Conn) {
 	hctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	err := tc.HandshakeContext(hctx)
 	cancel()
-	<-l.shaking
+	l.endHandshake(nc)
 	if err != nil {
 		_ = nc.Close()
 		l.refused(nc.RemoteAddr(), err)
@@ -305,6 +300,27 @@ func (l *Link) handshake(ctx context.Context, nc net.Conn) {
 		return
 	}
 	l.serve(ctx, c)
+}
+
+// beginHandshake notes a connection that has not proved its key, and closes the
+// oldest of too many.
+func (l *Link) beginHandshake(nc net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.shaking) >= handshakesAtOnce {
+		l.metrics.refused.WithLabelValues("handshakes").Inc()
+		_ = l.shaking[0].Close() // its handshake ends with an error
+		l.shaking = slices.Delete(l.shaking, 0, 1)
+	}
+	l.shaking = append(l.shaking, nc)
+}
+
+func (l *Link) endHandshake(nc net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.shaking, nc); i >= 0 {
+		l.shaking = slices.Delete(l.shaking, i, i+1)
+	}
 }
 
 // refused notes a connection that was not let in.
@@ -334,7 +350,7 @@ func (l *Link) serve(ctx context.Context, c *Conn) {
 		answer = answerUnknown
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(l.cfg.HandshakeTimeout))
-	_, err := c.Conn.Write([]byte{answer})
+	_, err := c.Write([]byte{answer})
 	_ = c.SetWriteDeadline(time.Time{})
 	if err != nil || h == nil {
 		_ = c.Abort()

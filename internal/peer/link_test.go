@@ -54,7 +54,7 @@ func TestConnectionsInBothDirections(t *testing.T) {
 		a, b := peertest.Pair(t, peertest.Options{Hidden: hidden})
 		for _, l := range []*peer.Link{a, b} {
 			l.Serve(peer.IMAP, func(_ context.Context, c *peer.Conn) {
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				_, _ = io.Copy(c, c)
 				_ = c.CloseWrite()
 			})

@@ -96,7 +96,7 @@ func Hash(summary map[string]string) string {
 	}
 	h := sha256.New()
 	for _, k := range slices.Sorted(maps.Keys(summary)) {
-		fmt.Fprintf(h, "%q=%q\n", k, summary[k])
+		_, _ = fmt.Fprintf(h, "%q=%q\n", k, summary[k]) // a hash takes everything
 	}
 	return hex.EncodeToString(h.Sum(nil)[:4])
 }

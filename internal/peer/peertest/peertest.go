@@ -32,13 +32,13 @@ type Options struct {
 
 // Pair returns two links that know each other's key and address. They listen, but
 // do not run yet.
-func Pair(t testing.TB, o Options) (a, b *peer.Link) {
-	t.Helper()
+func Pair(tb testing.TB, o Options) (a, b *peer.Link) {
+	tb.Helper()
 	if o.Config.Ping == 0 {
 		o.Config.Ping, o.Config.Silence = 50*time.Millisecond, 2*time.Second
 	}
-	keyA, keyB := key(t), key(t)
-	addrA, addrB := freeAddress(t), freeAddress(t)
+	keyA, keyB := key(tb), key(tb)
+	addrA, addrB := freeAddress(tb), freeAddress(tb)
 	cfgA, cfgB := o.Config, o.Config
 	cfgA.Listen, cfgA.Pins = []string{addrA}, []string{keyB.Pin().String()}
 	cfgB.Address, cfgB.Pins = addrA, []string{keyA.Pin().String()}
@@ -48,10 +48,10 @@ func Pair(t testing.TB, o Options) (a, b *peer.Link) {
 	make1 := func(cfg peer.Config, site, other string, k *peer.Key) *peer.Link {
 		l, err := peer.New(cfg, peer.Deps{Site: site, PeerSite: other, Key: k, Version: "test", Logger: o.Log, DialContext: o.Dial})
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		if err := l.Listen(t.Context()); err != nil {
-			t.Fatal(err)
+		if err := l.Listen(tb.Context()); err != nil {
+			tb.Fatal(err)
 		}
 		return l
 	}
@@ -59,19 +59,19 @@ func Pair(t testing.TB, o Options) (a, b *peer.Link) {
 }
 
 // Run runs links until the test ends, and waits until all are up.
-func Run(t testing.TB, links ...*peer.Link) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+func Run(tb testing.TB, links ...*peer.Link) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
 	var running sync.WaitGroup
 	for _, l := range links {
 		running.Go(func() {
 			if err := l.Run(ctx); err != nil {
-				t.Errorf("run link: %v", err)
+				tb.Errorf("run link: %v", err)
 			}
 		})
 	}
-	t.Cleanup(func() { cancel(); running.Wait() })
-	WaitFor(t, "the link to come up", func() bool {
+	tb.Cleanup(func() { cancel(); running.Wait() })
+	WaitFor(tb, "the link to come up", func() bool {
 		for _, l := range links {
 			if !l.Up() || l.Status().Connections == 0 {
 				return false
@@ -82,8 +82,8 @@ func Run(t testing.TB, links ...*peer.Link) {
 }
 
 // WaitFor polls until done, for at most ten seconds.
-func WaitFor(t testing.TB, what string, done func() bool) {
-	t.Helper()
+func WaitFor(tb testing.TB, what string, done func() bool) {
+	tb.Helper()
 	limit := time.NewTimer(10 * time.Second)
 	defer limit.Stop()
 	poll := time.NewTicker(5 * time.Millisecond)
@@ -91,28 +91,29 @@ func WaitFor(t testing.TB, what string, done func() bool) {
 	for !done() {
 		select {
 		case <-limit.C:
-			t.Fatalf("waited 10 s for %s", what)
+			tb.Fatalf("waited 10 s for %s", what)
 		case <-poll.C:
 		}
 	}
 }
 
-func key(t testing.TB) *peer.Key {
-	t.Helper()
+func key(tb testing.TB) *peer.Key {
+	tb.Helper()
 	k, err := peer.NewKey()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return k
 }
 
 // freeAddress is an address of this machine that nobody listens on now. Link
 // listens with SO_REUSEPORT, so that the test keeps it meanwhile.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(tb testing.TB) string {
+	tb.Helper()
+	var lc net.ListenConfig
+	l, err := lc.Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
