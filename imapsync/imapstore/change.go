@@ -321,7 +321,8 @@ func (s *Store) Transfer(ctx context.Context, ts []imapsync.Transfer) ([][]imaps
 		}
 		moves[i] = s.transfer(c, t, to, before)
 		before = t.From.Box
-		if i-read >= boxesAhead/2 || moves[i].slow() {
+		// An answer of SEARCH without ESEARCH does not say whose it is.
+		if i-read >= boxesAhead/2 || moves[i].slow() || !c.Has(imap.CapESearch) {
 			if err := settle(i + 1); err != nil {
 				return nil, s.wrote(fmt.Errorf("transfer: %w", err))
 			}

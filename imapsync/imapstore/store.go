@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,7 @@ type Store struct {
 	// seen has the UIDVALIDITY of each box as it was last seen on this connection.
 	seen     map[string]uint32
 	readOnly map[string]bool
+	last     []imapsync.Box // of the last List
 
 	flagSets map[string]imapsync.Flags
 	// alone: bodies must be fetched one at a time (wire.ErrOrder).
@@ -308,6 +310,7 @@ func (s *Store) list(ctx context.Context, c *wire.Client) (imapsync.Listing, err
 		s.server[box.Name] = b.Name
 		out.Boxes = append(out.Boxes, box)
 	}
+	s.last = slices.Clone(out.Boxes)
 	return out, nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 
+	"understudy/imapsync"
 	"understudy/imapsync/wire"
 )
 
@@ -36,6 +37,18 @@ func (s *Store) watch(ctx context.Context, changed func(box string)) error {
 		}
 		s.notified = err == nil
 	}
+	// What happened between the last listing and NOTIFY is not told of any more, and what is
+	// known to have happened may be our own doing: another look decides.
+	c.Events()
+	before := s.last
+	l, err := s.list(ctx, c)
+	if err != nil {
+		return err
+	}
+	c.Events()
+	if !same(before, l.Boxes) {
+		changed("")
+	}
 	if !s.notified {
 		if _, err := s.open(c, "INBOX").wait(ctx); err != nil {
 			return err
@@ -59,4 +72,21 @@ func (s *Store) watch(ctx context.Context, changed func(box string)) error {
 		}
 	}
 	return nil
+}
+
+// same compares the cursors of two listings.
+func same(before, now []imapsync.Box) bool {
+	if len(before) != len(now) {
+		return false
+	}
+	cursors := make(map[string]imapsync.Box, len(before))
+	for _, b := range before {
+		cursors[b.Name] = b
+	}
+	for _, b := range now {
+		if cursors[b.Name] != b {
+			return false
+		}
+	}
+	return true
 }

@@ -606,6 +606,6 @@ func testMany(t *testing.T, s *trial) {
 	}
 	slices.Sort(texts)
 	if len(slices.Compact(texts)) != count {
-		t.Error("bodies are not all different")
+		t.Errorf("bodies are not all different: %v", slices.Compact(errs))
 	}
 }

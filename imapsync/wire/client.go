@@ -299,6 +299,9 @@ func (c *Client) tagged(tag string) error {
 	if err != nil {
 		return err
 	}
+	if s.Code == "CAPABILITY" {
+		c.setCaps(s.words)
+	}
 	for i, cmd := range c.pending {
 		if cmd.tag != tag {
 			continue

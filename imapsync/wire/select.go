@@ -80,7 +80,9 @@ func (c *Client) Select(name string, opts SelectOptions) *Reply[Box] {
 		case "UIDNEXT":
 			r.value.Next = imap.UID(s.number)
 		case "HIGHESTMODSEQ":
-			r.value.ModSeq = s.number
+			if c.Has(imap.CapCondStore) { // Cyrus says it also where nobody wants to know
+				r.value.ModSeq = s.number
+			}
 		case "PERMANENTFLAGS":
 			permanent = true
 			r.value.Permanent = toFlags(s.words)
@@ -226,7 +228,9 @@ func (c *Client) Search(by Criteria) *Reply[imap.UIDSet] {
 			return false, nil
 		case u.kind == "ESEARCH":
 			return true, c.readESearch(&found)
-		case u.kind == "SEARCH":
+		case u.kind == "SEARCH" && !seen:
+			// It has no tag: the first search without an answer gets it. Where a server
+			// leaves an empty answer out, searches must not be in flight together.
 			seen = true
 			return true, c.readSearch(&found)
 		}
