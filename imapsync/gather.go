@@ -244,7 +244,7 @@ func (r *runner) keys(t *track, s Side) bool {
 		return t.base.Pairs > 0 || t.box[o].Cursor.Messages > 0
 	}
 	return t.name[o] != "" && t.box[o].Cursor.Next != t.base.Cursor[o].Next ||
-		t.cursor(A).Validity == t.cursor(B).Validity
+		t.box[A].Cursor.Validity == t.box[B].Cursor.Validity
 }
 
 // verifyRenames compares a sample of the messages of each renamed folder with what
@@ -261,17 +261,13 @@ func (r *runner) verifyRenames(ctx context.Context, tracks, read []*track) (all,
 				return nil, nil, fmt.Errorf("side %s: %w", s, err)
 			}
 			if !ok {
-				known := make(map[*track]bool)
-				for _, other := range tracks {
-					known[other] = true
-				}
-				tracks = split(tracks, t, s)
-				for _, other := range tracks {
-					if !known[other] || other.base == nil && other.delta[A] == nil && other.delta[B] == nil {
-						again = append(again, other)
-					}
-				}
+				tracks = checkRenames(split(tracks, t, s), r.noRename)
 			}
+		}
+	}
+	for _, t := range tracks {
+		if r.look(t, A) && t.delta[A] == nil || r.look(t, B) && t.delta[B] == nil {
+			again = append(again, t)
 		}
 	}
 	return tracks, again, nil
@@ -280,6 +276,9 @@ func (r *runner) verifyRenames(ctx context.Context, tracks, read []*track) (all,
 const sampleSize = 20
 
 func (r *runner) sameFolder(ctx context.Context, t *track, s Side) (bool, error) {
+	if t.box[s].ID != "" && t.box[s].ID == t.base.MailboxID[s] {
+		return true, nil
+	}
 	known := make(map[imap.UID]*pair)
 	for _, p := range t.base.pairs {
 		if p.uid[s] != 0 {
@@ -377,6 +376,8 @@ func (r *runner) fillKeys(ctx context.Context, s Side, picks []Pick, tracks []*t
 	if len(lists) != len(picks) {
 		return fmt.Errorf("describe messages: %d answers to %d questions", len(lists), len(picks))
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock() // pairs belong to both sides
 	for i, pick := range picks {
 		got := make(map[imap.UID]Message)
 		asked := make(map[imap.UID]bool, len(pick.UIDs))

@@ -174,7 +174,9 @@ func (h *history) settle() {
 			t.Fatalf("%s was lost: nobody deleted it\n%s", name, h.dump())
 		case n > 1+f.copies:
 			t.Fatalf("%s is there %d times, copied %d times\n%s", name, n, f.copies, h.dump())
-		case n > 0 && f.copies == 0 && (f.killed[0] && !f.touched[1] || f.killed[1] && !f.touched[0]):
+		case n > 0 && f.copies == 0 && f.flags[imap.FlagFlagged] == nil && (f.killed[0] && !f.touched[1] || f.killed[1] && !f.touched[0]):
+			// (With a mark that was carried over by a pass that died, it survives: the
+			// mark could be the other side's own.)
 			t.Fatalf("%s was deleted on one side and came back\n%s", name, h.dump())
 		}
 		if n == 1 && f.copies == 0 && f.killed == [2]bool{} {
@@ -251,13 +253,13 @@ func (p *power) set(left int, blip bool) {
 	p.left, p.blip, p.dead = left, blip, false
 }
 
-func newHistory(tb *testing.T, t *rapid.T, fa, fb storetest.Features) *history {
-	w := newWorld(tb)
-	w.dir = tb.TempDir()
+func newHistory(t *testing.T, rt *rapid.T, fa, fb storetest.Features) *history {
+	t.Helper()
+	w := newWorld(t)
 	fa.FirstValid, fb.FirstValid = 1000, 5000
 	w.a, w.b = storetest.NewServer(fa), storetest.NewServer(fb)
 	w.cfg.Guard.Off = true
-	return &history{world: w, t: t, fates: make(map[string]*fate), power: &power{left: -1}}
+	return &history{world: w, t: rt, fates: make(map[string]*fate), power: &power{left: -1}}
 }
 
 func features(t *rapid.T, name string) storetest.Features {

@@ -17,6 +17,7 @@ import (
 
 // synced is a world with mail in three folders, equal on both sides.
 func synced(t *testing.T, n int) *world {
+	t.Helper()
 	w := newWorld(t)
 	w.fill(w.a, "INBOX", n)
 	w.fill(w.a, "Archive", n, imap.FlagSeen)
