@@ -23,6 +23,8 @@ type OrderQuestion struct {
 	Force bool `json:"force,omitempty"`
 	// Restore is the epoch of Initialise.
 	Restore uint64 `json:"restore,omitempty"`
+	// Domain is what the operator typed; whoever takes orders from people checks it.
+	Domain string `json:"domain,omitempty"`
 }
 
 // OrderResult is what came of it.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -17,7 +18,7 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 
 // routes is the whole API: path pattern, then method.
 func (s *Server) routes() map[string]map[string]handler {
-	return map[string]map[string]handler{
+	all := map[string]map[string]handler{
 		"/v1/status":                  {http.MethodGet: s.getStatus},
 		"/v1/queue/list":              {http.MethodPost: s.listMessages},
 		"/v1/queue/message/{id}":      {http.MethodGet: s.showMessage},
@@ -45,6 +46,8 @@ func (s *Server) routes() map[string]map[string]handler {
 		"/v1/mailsync/settle":    {http.MethodPost: s.settleHolds},
 		"/v1/bans":               {http.MethodGet: s.listBans, http.MethodPost: s.changeBans},
 	}
+	maps.Copy(all, s.failoverRoutes())
+	return all
 }
 
 // operatorHandler is what listens on the unix socket.

@@ -43,6 +43,7 @@ type Deps struct {
 	Spam       Spam
 	Mailsync   Mailsync
 	Bans       Bans
+	Failover   Failover
 
 	// AllowBody says whether bodies may be read (queue.allow_body_access); nil is no.
 	AllowBody func() bool

@@ -114,7 +114,7 @@ func (d *Daemon) buildAdmin(cfg config.Config) error {
 	d.admin, err = admin.New(cfg.Admin, admin.Deps{
 		Logger: d.log, Registerer: d.registry, Gatherer: d.registry,
 		Queue: d.spool, Archive: d.spool, Rules: d.spool,
-		Hops: hops{d.relay}, Recipients: directory{d.people, d.front}, Status: d, Spam: d.spamAdmin(), Mailsync: d.mailsyncAdmin(), Bans: d,
+		Hops: hops{d.relay}, Recipients: directory{d.people, d.front}, Status: d, Spam: d.spamAdmin(), Mailsync: d.mailsyncAdmin(), Bans: d, Failover: d.failoverAdmin(),
 		AllowBody: func() bool { return cfg.SMTP.Queue.AllowBodyAccess },
 		Checks:    d.checks(),
 	})
