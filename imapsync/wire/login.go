@@ -64,8 +64,8 @@ func (l Login) combined() string {
 	return l.User + separator + l.Master
 }
 
-// SASL returns the mechanism to try at host.
-func (l Login) SASL(host string) sasl.Client {
+// Authenticator returns the mechanism to try at host.
+func (l Login) Authenticator(host string) sasl.Client {
 	if l.SASL != nil {
 		return l.SASL
 	}
@@ -102,7 +102,7 @@ func (c *Client) login(ctx context.Context, l Login) error {
 	if err := c.needCaps(ctx); err != nil {
 		return err
 	}
-	mechanism := l.SASL(c.end.host)
+	mechanism := l.Authenticator(c.end.host)
 	name, ir, err := mechanism.Start()
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
