@@ -13,6 +13,7 @@ import (
 	"github.com/libdns/libdns"
 	"github.com/libdns/route53"
 
+	"understudy/dnsfailover"
 	"understudy/internal/ask"
 )
 
@@ -71,6 +72,15 @@ func (c Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Holds says whether a name is in the zone.
+func (c Config) Holds(name string) bool {
+	name, zone := dnsfailover.CanonicalName(name), dnsfailover.CanonicalName(c.Zone)
+	return name == zone || strings.HasSuffix(name, "."+zone)
+}
+
+// Whole says whether sets of several values can be replaced at the provider.
+func (c Config) Whole() bool { return c.Provider == DeSEC }
 
 // provider is what the adapter needs of libdns.
 type provider interface {

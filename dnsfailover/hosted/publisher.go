@@ -43,7 +43,7 @@ func New(c Config) (*Publisher, error) {
 func open(c Config, api provider) *Publisher {
 	return &Publisher{
 		api: api, name: c.Provider, zone: dnsfailover.CanonicalName(c.Zone), note: c.Name, timeout: c.Timeout,
-		whole: c.Provider == DeSEC,
+		whole: c.Whole(),
 	}
 }
 
@@ -125,9 +125,8 @@ func (p *Publisher) change(ctx context.Context, epoch uint64, c dnsfailover.RRCh
 
 // fit says what a change has that this provider's library cannot do.
 func (p *Publisher) fit(c dnsfailover.RRChange) error {
-	name := dnsfailover.CanonicalName(c.Name)
 	switch {
-	case name != p.zone && !strings.HasSuffix(name, "."+p.zone):
+	case !(Config{Zone: p.zone}).Holds(c.Name):
 		return fmt.Errorf("%s is not in the zone %s", c.Name, p.zone)
 	case len(c.New) == 0:
 		return fmt.Errorf("%s would become empty", c.RRKey)

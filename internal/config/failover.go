@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"understudy/dnsfailover"
+	"understudy/dnsfailover/hosted"
 	"understudy/dnsfailover/probe"
 	"understudy/dnsfailover/rfc2136"
 	"understudy/dnsfailover/witness"
@@ -22,6 +23,8 @@ type Failover struct {
 	Register Register `key:"register"`
 	// Zones hold managed records that are not in the register's zone.
 	Zones []rfc2136.Config `key:"zones" doc:"Further zones that hold managed records; their records follow right after the role has moved."`
+	// Hosted are zones whose host has an API and no UPDATE.
+	Hosted []hosted.Config `key:"hosted" doc:"Zones with managed records at a DNS host that has an API and takes no UPDATE."`
 	// Probes say whether a site works.
 	Probes []probe.Config `key:"probes" doc:"What says that a site works, tried end to end by that site itself and by the other one."`
 	// HooksSocket is where hooks are run as root.
@@ -111,6 +114,14 @@ func (c *Config) checkFailover(report reporter) {
 	}
 	for i, z := range f.Zones {
 		under(indexed("failover.zones", i), z.Validate())
+	}
+	for i, z := range f.Hosted {
+		under(indexed("failover.hosted", i), z.Validate())
+		for _, r := range f.Decide.Records {
+			if z.Holds(r.Name) && !z.Whole() && (r.Type == "MX" || len(r.A) > 1 || len(r.B) > 1 || r.Publish == dnsfailover.PublishBoth) {
+				report(indexed("failover.hosted", i), fmt.Sprintf("%s %s has several values; at %s only records with one can be changed", r.Name, r.Type, z.Provider))
+			}
+		}
 	}
 	for i, p := range f.Probes {
 		under(indexed("failover.probes", i), p.Validate())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"understudy/dnsfailover"
+	"understudy/dnsfailover/hosted"
 	"understudy/dnsfailover/probe"
 	"understudy/dnsfailover/rfc2136"
 	"understudy/dnsfailover/witness"
@@ -86,6 +87,13 @@ func (d *Daemon) buildRegister(cfg config.Config, deps *dnsfailover.Deps) error 
 	}
 	for _, z := range f.Zones {
 		p, err := rfc2136.NewPublisher(z, rfc2136.Deps{})
+		if err != nil {
+			return fmt.Errorf("zone %s: %w", z.Zone, err)
+		}
+		deps.Zones = append(deps.Zones, dnsfailover.Zone{Name: dnsfailover.CanonicalName(z.Zone), Publisher: p})
+	}
+	for _, z := range f.Hosted {
+		p, err := hosted.New(z)
 		if err != nil {
 			return fmt.Errorf("zone %s: %w", z.Zone, err)
 		}
