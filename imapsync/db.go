@@ -53,7 +53,12 @@ func openDB(path string, readOnly bool) (*db, error) {
 		return nil, fmt.Errorf("open base: %w", err)
 	}
 	d := &db{bolt: b}
-	if !readOnly {
+	begun := false
+	err = b.View(func(tx *bolt.Tx) error {
+		begun = tx.Bucket([]byte(bucketHold)) != nil
+		return nil
+	})
+	if err == nil && !begun && !readOnly {
 		err = b.Update(func(tx *bolt.Tx) error {
 			for _, name := range []string{bucketMeta, bucketBox, bucketPair, bucketJournal, bucketTomb, bucketHold} {
 				if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
@@ -62,10 +67,10 @@ func openDB(path string, readOnly bool) (*db, error) {
 			}
 			return nil
 		})
-		if err != nil {
-			b.Close() //nolint:errcheck // the first fault is told
-			return nil, fmt.Errorf("open base: %w", err)
-		}
+	}
+	if err != nil {
+		b.Close() //nolint:errcheck // the first fault is told
+		return nil, fmt.Errorf("open base: %w", err)
 	}
 	return d, nil
 }

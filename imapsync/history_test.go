@@ -38,7 +38,10 @@ type history struct {
 	*world
 	t     *rapid.T
 	fates map[string]*fate
-	power *power
+	// removed names are not used again before both sides were equal: a folder that is
+	// made anew looks like one with a new UIDVALIDITY, and that deletes nothing.
+	removed map[string]bool
+	power   *power
 }
 
 var historyFlags = []imap.Flag{imap.FlagSeen, imap.FlagFlagged, "$Work"}
@@ -74,16 +77,21 @@ func (h *history) act() {
 		h.fate(body).touched[s] = true
 		return
 	case "create":
-		srv.Create(rapid.SampledFrom([]string{"X", "Y", "X/Z", "W"}).Draw(t, "name"))
+		if name := rapid.SampledFrom([]string{"X", "Y", "X/Z", "W"}).Draw(t, "name"); !h.removed[name] {
+			srv.Create(name)
+		}
 		return
 	case "rename":
-		srv.Rename(folder, rapid.SampledFrom([]string{"R", "S", "Y/T"}).Draw(t, "name"))
+		if name := rapid.SampledFrom([]string{"R", "S", "Y/T"}).Draw(t, "name"); !h.removed[name] {
+			srv.Rename(folder, name)
+		}
 		return
 	case "subscribe":
 		srv.Subscribe(folder, rapid.Bool().Draw(t, "on"))
 		return
 	case "remove":
 		if rapid.IntRange(0, 3).Draw(t, "really") == 0 && srv.Remove(folder) {
+			h.removed[folder] = true
 			for _, m := range msgs {
 				h.kill(s, m.Body)
 			}
@@ -159,6 +167,7 @@ func (h *history) settle() {
 	if a, b := fmt.Sprint(view(h.a)), fmt.Sprint(view(h.b)); a != b {
 		t.Fatalf("sides differ:\nA %s\nB %s", a, b)
 	}
+	clear(h.removed)
 	have := count(h.a)
 	flags := make(map[string]imapsync.Flags)
 	for _, f := range h.a.Folders() {
@@ -197,6 +206,7 @@ func (h *history) tryPass() (imapsync.Report, error) {
 		return imapsync.Report{}, err
 	}
 	defer acc.Close() //nolint:errcheck // nothing is lost
+	acc.Hurry()
 	acc.SetPower(h.power.commit)
 	h.a.Cut, h.b.Cut = h.power.cut, h.power.cut
 	return acc.Pass(context.Background(), imapsync.Sides{A: h.a.Store(), B: h.b.Store()}, imapsync.PassOptions{})
@@ -259,7 +269,7 @@ func newHistory(t *testing.T, rt *rapid.T, fa, fb storetest.Features) *history {
 	fa.FirstValid, fb.FirstValid = 1000, 5000
 	w.a, w.b = storetest.NewServer(fa), storetest.NewServer(fb)
 	w.cfg.Guard.Off = true
-	return &history{world: w, t: rt, fates: make(map[string]*fate), power: &power{left: -1}}
+	return &history{world: w, t: rt, fates: make(map[string]*fate), removed: make(map[string]bool), power: &power{left: -1}}
 }
 
 func features(t *rapid.T, name string) storetest.Features {

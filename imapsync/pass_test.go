@@ -69,6 +69,7 @@ func (w *world) open() *imapsync.Account {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	acc.Hurry()
 	return acc
 }
 
