@@ -29,6 +29,7 @@ type scan struct {
 type found struct {
 	imapsync.Message
 	described bool
+	flagged   bool // its flags were told
 	header    string
 	hasHeader bool
 }
@@ -44,7 +45,7 @@ func (sc *scan) add(m *wire.Message) error {
 		sc.byUID[m.UID] = f
 	}
 	if m.HasFlags {
-		f.Flags = sc.store.flags(m.Flags)
+		f.Flags, f.flagged = sc.store.flags(m.Flags), true
 	}
 	if m.ModSeq > f.ModSeq {
 		f.ModSeq = m.ModSeq
@@ -184,17 +185,25 @@ func (s *Store) ask1(c *wire.Client, q imapsync.Since) *asked {
 	fetch := func(set imap.UIDSet, items wire.Items) {
 		a.fetches = append(a.fetches, c.Fetch(set, items, a.scan.add))
 	}
-	rest := imap.UIDSet{{Start: cur.Next}} // to "*"
+	// What the caller has put there itself is known; what came in between is described
+	// by settle.
+	next := cur.Next
+	if n := len(q.Known); n > 0 && q.Known[n-1] >= next {
+		next = q.Known[n-1] + 1
+	}
+	rest := imap.UIDSet{{Start: next}} // to "*"
 	switch {
 	case a.resynced:
-		fetch(rest, fullItems(q.Keys))
+		items := fullItems(q.Keys)
+		items.Flags, items.ModSeq = false, false // SELECT has them already
+		fetch(rest, items)
 	case a.modern:
 		fetch(imap.UIDSet{{Start: 1}}, wire.Items{Flags: true, ModSeq: true, ChangedSince: cur.ModSeq})
 		fetch(rest, fullItems(q.Keys))
 		a.search = c.Search(wire.ByUID(imap.UIDSet{{Start: 1}}))
 	case seen && len(q.Known) > 0:
-		if cur.Next > 1 {
-			fetch(imap.UIDSet{{Start: 1, Stop: cur.Next - 1}}, wire.Items{Flags: true, ModSeq: true})
+		if next > 1 {
+			fetch(imap.UIDSet{{Start: 1, Stop: next - 1}}, wire.Items{Flags: true, ModSeq: true})
 		}
 		fetch(rest, fullItems(q.Keys))
 		a.whole = true
@@ -291,7 +300,7 @@ func (s *Store) settle(ctx context.Context, c *wire.Client, a *asked) error {
 	// Messages that the caller does not know are described.
 	var missing []imap.UID
 	for uid, f := range a.scan.byUID {
-		if !f.described && !a.scan.knows(uid) && (a.box.Next == 0 || uid < a.box.Next) {
+		if (!f.flagged || !f.described && !a.scan.knows(uid)) && (a.box.Next == 0 || uid < a.box.Next) {
 			missing = append(missing, uid)
 		}
 	}
@@ -360,6 +369,10 @@ func (a *asked) collect() {
 	a.delta.Cursor = imapsync.Cursor{Validity: box.Validity, Next: box.Next, ModSeq: box.ModSeq, Messages: box.Messages}
 	a.delta.Permanent = imapsync.NewFlags(box.Permanent...)
 	a.delta.AnyKeyword = slices.Contains(box.Permanent, imap.FlagWildcard)
+	if a.delta.AnyKeyword && len(a.delta.Permanent) == 0 {
+		// go-imap's server says \* alone, and means all.
+		a.delta.Permanent = imapsync.NewFlags(imap.FlagSeen, imap.FlagAnswered, imap.FlagFlagged, imap.FlagDeleted, imap.FlagDraft)
+	}
 	highest := imap.UID(0)
 	for uid, f := range a.scan.byUID {
 		highest = max(highest, uid)
@@ -368,7 +381,7 @@ func (a *asked) collect() {
 		case !a.whole && a.resynced && box.Vanished.Contains(uid):
 		case !f.described && !a.scan.knows(uid):
 			// Gone since it was told of, or told of by the way.
-		case f.Size < 0 && f.described:
+		case f.Size < 0 && f.described, !f.flagged:
 		default:
 			m := f.Message
 			m.Size = max(m.Size, 0)

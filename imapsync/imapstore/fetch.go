@@ -37,9 +37,7 @@ type fetcher struct {
 	yield func(imapsync.Body, error) bool
 
 	at, next int
-	first    bool
-	// again are messages whose size was not known when their body came.
-	retried bool
+	first    bool // something was given
 }
 
 func (f *fetcher) run(ctx context.Context) error {
@@ -94,6 +92,10 @@ func (f *fetcher) attempt(ctx context.Context) error {
 		}
 		return f.pass(p.pick, last(p.set), why)
 	}
+	ahead := 4
+	if f.s.alone {
+		ahead = 1 // or it could not be told whose a body is
+	}
 	selected := ""
 	for i := f.at; i < len(f.picks); i++ {
 		p := f.picks[i]
@@ -138,7 +140,7 @@ func (f *fetcher) attempt(ctx context.Context) error {
 			}
 		}
 		for _, set := range f.sets(uids) {
-			for len(queue) >= 4 {
+			for len(queue) >= ahead {
 				if err := finish(); err != nil {
 					return err
 				}
