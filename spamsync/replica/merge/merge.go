@@ -13,7 +13,8 @@ import (
 
 // Options say what is merged into what.
 type Options struct {
-	// Home is the server that is written to. A dedicated connection is taken from it.
+	// Home leads to the server that is written to; the merge uses its options for
+	// connections of its own, with longer time-outs.
 	Home *redis.Client
 	// Follower, where set, is asked for what the stream does not tell (how often a
 	// sender was seen in all); it is only read. It may be nil.

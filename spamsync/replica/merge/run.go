@@ -21,6 +21,8 @@ const (
 	defaultBatch = 2000
 	// maxBatchBytes also ends a batch.
 	maxBatchBytes = 4 << 20
+	// batchTimeout is how long home may take to read or to answer a batch.
+	batchTimeout = 10 * time.Second
 	// maxUnknown bounds the keys a report names.
 	maxUnknown = 1000
 )
@@ -52,12 +54,27 @@ func Merge(ctx context.Context, o Options) (Report, error) {
 		},
 		unknown: make(map[UnknownKey]int), kept: stream.UnknownDB,
 	}
-	err := m.run(ctx)
+	m.Home = ownClient(o.Home)
+	err := errors.Join(m.run(ctx), m.Home.Close())
 	m.report.Took = time.Since(started)
 	if err != nil {
 		return m.report, fmt.Errorf("merge %s into %s: %w", o.Origin, o.Target, err)
 	}
 	return m.report, nil
+}
+
+// ownClient is a client to the same server for a merge: it waits as long as a batch may
+// take, also over a slow line, and repeats nothing by itself: a transaction without
+// an answer may have happened, and its mark says so.
+func ownClient(c *redis.Client) *redis.Client {
+	o := c.Options()
+	return redis.NewClient(&redis.Options{
+		Network: o.Network, Addr: o.Addr, Dialer: o.Dialer, TLSConfig: o.TLSConfig, DB: o.DB, Protocol: o.Protocol,
+		Username: o.Username, Password: o.Password,
+		CredentialsProvider: o.CredentialsProvider, CredentialsProviderContext: o.CredentialsProviderContext,
+		MaxRetries: -1, DialerRetries: 1, PoolSize: 2, ContextTimeoutEnabled: true, DialTimeout: o.DialTimeout,
+		ReadTimeout: max(o.ReadTimeout, batchTimeout), WriteTimeout: max(o.WriteTimeout, batchTimeout),
+	})
 }
 
 // merger is one merge at work.

@@ -54,7 +54,10 @@ func runJob(text string) error {
 	o := merge.Options{
 		Home: redis.NewClient(&redis.Options{Addr: j.Home, MaxRetries: -1}), Fork: j.Fork, To: j.To,
 		Origin: j.Origin, Target: j.Target, BatchCommands: 15,
-		OnBatch: func(r merge.Report) { _, _ = fmt.Fprintln(os.Stdout, "batch", r.Batches) },
+		OnBatch: func(r merge.Report) {
+			_, _ = fmt.Fprintln(os.Stdout, "batch", r.Batches)
+			<-time.After(2 * time.Millisecond) // so that the kill meets different moments of the next batch
+		},
 	}
 	if j.Follower != "" {
 		o.Follower = redis.NewClient(&redis.Options{Addr: j.Follower, MaxRetries: -1})
