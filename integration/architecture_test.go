@@ -63,6 +63,7 @@ var floors = map[string]int{
 	"imapsync/storetest":         2,
 	"imapsync/accounts":          2,
 	"imapsync/fleet":             3,
+	"imapsync/sieve":             2,
 	"dnsfailover/rfc2136":        2,
 	"dnsfailover/witness":        2,
 	"dnsfailover/hosted":         2,

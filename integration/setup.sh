@@ -17,6 +17,7 @@ wanted=(
 	/usr/lib/dovecot/managesieve-login:dovecot-managesieved  # behind the tunnel
 	nginx:nginx
 	haproxy:haproxy            # the rival of bench-tunnel
+	/usr/lib/dovecot/managesieve:dovecot-managesieved # scripts of both sites
 	swaks:swaks                # a client written by others
 	fusermount3:fuse3          # the power-cut file system
 	ip:iproute2                # network namespaces

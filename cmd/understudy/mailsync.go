@@ -29,7 +29,7 @@ daemon synchronises all the time, the other commands ask it.`,
   understudy mailsync holds`,
 	}
 	m := &mailsyncCommand{a: a, link: newAdminLink(a, cmd)}
-	cmd.AddCommand(newMailsyncRunCommand(m), newMailsyncStatusCommand(m), newMailsyncVerifyCommand(m),
+	cmd.AddCommand(newMailsyncRunCommand(m), newMailsyncStatusCommand(m), newMailsyncVerifyCommand(m), newMailsyncSieveCommand(m),
 		newMailsyncHoldsCommand(m), newMailsyncSettleCommand(m, true), newMailsyncSettleCommand(m, false))
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +36,8 @@ type MailSite struct {
 	Server wire.Config `key:",inline"`
 	// Auth, where its PasswordFile is set, replaces mailsync.auth at this site.
 	Auth fleet.Auth `key:"auth"`
+	// Sieve is the site's ManageSieve server.
+	Sieve string `key:"sieve" doc:"host:port of the ManageSieve server (RFC 5804), for mailsync sieve; the login and the trust are those of the IMAP server."`
 }
 
 // On says that mailboxes are synchronised.
@@ -62,6 +65,11 @@ func (m Mailsync) Validate() error {
 		prefix := "sites." + name + "."
 		for _, err := range split(site.Server.Validate()) {
 			faults = append(faults, fmt.Errorf("%s%w", prefix, err))
+		}
+		if site.Sieve != "" {
+			if _, _, err := net.SplitHostPort(site.Sieve); err != nil {
+				faults = append(faults, fmt.Errorf("%ssieve: %w", prefix, err))
+			}
 		}
 		for _, err := range split(site.Auth.Validate()) {
 			faults = append(faults, fmt.Errorf("%sauth.%w", prefix, err))
