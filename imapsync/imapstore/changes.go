@@ -251,7 +251,7 @@ func (s *Store) answer1(ctx context.Context, a *asked) error {
 		}
 	}
 	if a.delta.Err != nil {
-		return nil
+		return nil //nolint:nilerr // it is the answer for this box
 	}
 	s.seen[a.since.Box], s.readOnly[a.since.Box] = box.Validity, box.ReadOnly
 	if failed != nil && box.Messages > 0 { // some servers refuse to fetch from nothing
@@ -441,7 +441,7 @@ func (s *Store) describe(ctx context.Context, c *wire.Client, p imapsync.Pick) (
 	sc := s.newScan(nil)
 	sel := s.open(c, p.Box)
 	if sel.err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // a box that cannot be is a replaced one
 	}
 	var fetches []*wire.Reply[struct{}]
 	for _, set := range wire.SplitUIDs(wire.UIDs(p.UIDs)) {
