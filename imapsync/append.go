@@ -172,6 +172,7 @@ func (c *copier) stored(n int, s Stored) {
 		x.r.mu.Unlock()
 		return
 	case known(s.Err):
+		st.void = true
 		x.fault(c.to, st.dst, st.uid, s.Err)
 		return
 	default:

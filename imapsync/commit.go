@@ -113,6 +113,11 @@ func (x *exec) journal() error {
 	for _, st := range x.p.moves {
 		add(route{"move", st.side, st.from, st.to}, intentEntry{UID: st.uid})
 	}
+	for _, st := range x.p.flags {
+		if st.e.old != nil && st.e.old.uid[st.side] != 0 && st.e.old.uid[st.side] == st.e.next.uid[st.side] {
+			add(route{"flag", st.side, st.e.home, st.e.home}, intentEntry{UID: st.e.next.uid[st.side], Flags: st.add.String(), Remove: st.remove.String()})
+		}
+	}
 	for _, d := range x.p.deletes {
 		add(route{"delete", d.side, d.track, d.track}, intentEntry{UID: d.uid})
 	}
@@ -364,13 +369,18 @@ func (x *exec) commitJournal(c *change) {
 	}
 	open := make(map[key]bool)
 	for _, st := range x.p.appends {
-		if !st.done {
+		if !st.done && !st.void {
 			open[key{st.to, x.nameOf(st.src, st.to.Other()), uint32(st.uid)}] = true
 		}
 	}
 	for _, st := range x.p.copies {
-		if !st.done {
+		if !st.done && !st.void {
 			open[key{st.side, x.nameOf(st.to, st.side.Other()), uint32(st.e.next.uid[st.side.Other()])}] = true
+		}
+	}
+	for _, st := range x.p.flags {
+		if !st.done && st.e.next != nil {
+			open[key{st.side, x.nameOf(st.e.home, st.side.Other()), uint32(st.e.next.uid[st.side])}] = true
 		}
 	}
 	moves := false
@@ -381,7 +391,7 @@ func (x *exec) commitJournal(c *change) {
 		left := *in
 		left.Entries = nil
 		for _, e := range in.Entries {
-			if open[key{in.Side, in.Source, uint32(e.UID)}] && (in.Kind == "append" || in.Kind == "copy") || in.Kind == "move" && moves {
+			if open[key{in.Side, in.Source, uint32(e.UID)}] && (in.Kind == "append" || in.Kind == "copy" || in.Kind == "flag") || in.Kind == "move" && moves {
 				left.Entries = append(left.Entries, e)
 			}
 		}

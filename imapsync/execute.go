@@ -365,13 +365,13 @@ func (x *exec) flags(ctx context.Context, s Side) error {
 			}
 			continue
 		}
-		if len(outs[i].Modified) > 0 {
+		if len(outs[i].Modified)+len(outs[i].Missed) > 0 {
 			x.r.mu.Lock()
 			x.r.again = true
 			x.r.mu.Unlock()
 		}
 		for _, st := range groups[k] {
-			if !slices.Contains(outs[i].Modified, st.e.next.uid[s]) {
+			if u := st.e.next.uid[s]; !slices.Contains(outs[i].Modified, u) && !slices.Contains(outs[i].Missed, u) {
 				st.done = true
 				x.count(s, func(r *SideReport) { r.FlagChanges++ })
 			}

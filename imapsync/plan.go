@@ -70,6 +70,7 @@ type transferStep struct {
 	move     bool
 	e        *entry
 	done     bool
+	void     bool // certainly did not happen
 }
 
 // flagStep changes flags.
@@ -92,6 +93,7 @@ type appendStep struct {
 	e        *entry
 	replaces bool // the source is paired already; its other half was deleted
 	done     bool
+	void     bool // certainly did not happen
 }
 
 // deleteStep deletes a message.
@@ -181,6 +183,7 @@ func newPlan(in planInput) *plan {
 	}
 	for _, i := range in.intents {
 		pl.adoptMoved(i)
+		pl.adoptFlags(i)
 	}
 	pl.findMoves(A)
 	pl.findMoves(B)

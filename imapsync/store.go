@@ -205,6 +205,9 @@ type Removal struct {
 type Outcome struct {
 	// Modified were left alone because they changed meanwhile (RFC 7162, section 3.1.3).
 	Modified []imap.UID
+	// Missed, of a FlagChange, were not confirmed: they are gone, perhaps to another
+	// folder, or had the flags already. Only a new look can tell.
+	Missed []imap.UID
 	// Marked have \Deleted, but cannot be expunged alone: the server has no UIDPLUS.
 	Marked []imap.UID
 	// Err: nil or a sentinel is certain and holds for all messages of it; anything else is unknown.
@@ -276,8 +279,9 @@ type Writer interface {
 	// exactly these UIDs. One list a request, one result a UID. A source that is
 	// gone has ErrGone. Validity of From is verified before anything is changed.
 	Transfer(ctx context.Context, ts []Transfer) ([][]Stored, error)
-	// SetFlags applies changes as +FLAGS.SILENT and -FLAGS.SILENT. Gone messages are
-	// passed over in silence.
+	// SetFlags applies changes as +FLAGS and -FLAGS. Gone messages are passed over, and
+	// missed: whoever took one for changed would take it for changed back when it turns
+	// up in another folder as it was.
 	SetFlags(ctx context.Context, cs []FlagChange) ([]Outcome, error)
 	// Expunge marks messages \Deleted (conditionally) and expunges exactly those,
 	// never others' \Deleted ones. Validity is verified before anything is changed.

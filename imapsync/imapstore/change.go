@@ -144,6 +144,9 @@ func (s *Store) removeLater(ctx context.Context, c *wire.Client, cs []imapsync.F
 		if wrong[i] == nil && more[i].Err != nil {
 			out[i].Err = more[i].Err
 		}
+		if wrong[i] == nil {
+			out[i].Missed = append(out[i].Missed, more[i].Missed...)
+		}
 	}
 	return err
 }
@@ -267,6 +270,9 @@ func (s *Store) finish(ctx context.Context, picks []imapsync.Pick, works []work,
 			if mod, ok := res.Modified.Nums(); ok {
 				o.Modified = append(o.Modified, mod...)
 			}
+			if p.expunge == nil {
+				o.Missed = append(o.Missed, missed(p.set, res)...)
+			}
 		}
 		if p.expunge != nil {
 			_, err := p.expunge.Wait(ctx)
@@ -276,6 +282,22 @@ func (s *Store) finish(ctx context.Context, picks []imapsync.Pick, works []work,
 		}
 	}
 	return nil
+}
+
+// missed are the messages of a STORE that the server did not tell of.
+func missed(set imap.UIDSet, res wire.StoreResult) []imap.UID {
+	told := make(map[imap.UID]bool, len(res.Updated))
+	for _, u := range res.Updated {
+		told[u.UID] = true
+	}
+	var out []imap.UID
+	uids, _ := set.Nums() // made of a list
+	for _, u := range uids {
+		if !told[u] && !res.Modified.Contains(u) {
+			out = append(out, u)
+		}
+	}
+	return out
 }
 
 // Transfer implements imapsync.Writer.

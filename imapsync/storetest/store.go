@@ -278,6 +278,7 @@ func (st *store) SetFlags(ctx context.Context, cs []imapsync.FlagChange) ([]imap
 			m := b.find(u)
 			switch {
 			case m == nil:
+				out[i].Missed = append(out[i].Missed, u)
 			case c.UnchangedSince != 0 && !s.features.NoCondstore && m.ModSeq > c.UnchangedSince:
 				out[i].Modified = append(out[i].Modified, u)
 			default:

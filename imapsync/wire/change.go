@@ -41,7 +41,12 @@ func (c *Client) Store(set imap.UIDSet, op StoreOp, flags []imap.Flag, unchanged
 		if unchangedSince > 0 && c.Has(imap.CapCondStore) {
 			w.raw(" (UNCHANGEDSINCE ", strconv.FormatUint(unchangedSince, 10), ")")
 		}
-		w.raw(" ", string(op), "FLAGS.SILENT ").flags(flags)
+		// RFC 7162, section 3.1.3: with mod-sequences .SILENT still tells who changed.
+		item := "FLAGS "
+		if c.Has(imap.CapCondStore) {
+			item = "FLAGS.SILENT "
+		}
+		w.raw(" ", string(op), item).flags(flags)
 	})
 	if r.err != nil {
 		return r
