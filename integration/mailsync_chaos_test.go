@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,9 +85,9 @@ func chaos(t *testing.T, setting chaosSetting, seed uint64) {
 	m := newMailSync(t)
 	m.cfg.Guard.Off = true
 	rnd := rand.New(rand.NewPCG(seed, 3))
-	for i, folder := range []string{"INBOX", "F1", "F2", "F3"} {
+	for i, folder := range []string{"INBOX", "F1", "F2", "R1", "R2"} {
 		var mail []mailpair.Mail
-		for j := range 50 {
+		for j := range 40 {
 			mail = append(mail, mailpair.NewMail(rnd, fmt.Sprintf("seed-%d-%d", i, j), 400+rnd.IntN(2000)))
 		}
 		m.load(imapsync.A, folder, mail)
@@ -111,6 +112,12 @@ func chaos(t *testing.T, setting chaosSetting, seed uint64) {
 		start := time.Now()
 		report, err := m.try(imapsync.PassOptions{})
 		all++
+		for _, note := range report.Notes {
+			t.Logf("pass: %s", note)
+		}
+		if report.Paired > 3 {
+			t.Logf("pass %d paired %d", all, report.Paired)
+		}
 		if err != nil {
 			// A session of the synchroniser ends like others when a folder is renamed.
 			t.Logf("pass: %v", err)
@@ -128,12 +135,34 @@ func chaos(t *testing.T, setting chaosSetting, seed uint64) {
 	if len(last.Faults)+len(last.Holds) > 0 {
 		t.Errorf("the last pass: %+v", last)
 	}
-	v := judge(p.deeds, passes, seedsNow, m.equal())
+	now := m.equal()
+	if t.Failed() { // would another session have seen it?
+		m.connect()
+		t.Logf("a pass with new sessions: %+v", m.pass())
+	}
+	v := judge(p.deeds, passes, seedsNow, now)
 	if len(v.faults) > 0 {
 		t.Errorf("%v\n%s", v, strings.Join(v.faults[:min(len(v.faults), 8)], "\n"))
 	}
+	m.complaints()
 	if len(p.deeds) < 60 {
 		t.Errorf("only %d deeds: this was no chaos", len(p.deeds))
 	}
 	t.Logf("%v; %d passes, %d of them without a fault, %d broken off", v, all, len(passes), broken)
+}
+
+// complaints shows what the servers did not like.
+func (m *mailSync) complaints() {
+	m.t.Helper()
+	for s, server := range m.server {
+		text, err := os.ReadFile(filepath.Join(server.Dir, "mail.log"))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "Error:") || strings.Contains(line, "Panic:") || strings.Contains(line, "reappeared") {
+				m.t.Logf("server %s: %s", imapsync.Side(s), line)
+			}
+		}
+	}
 }

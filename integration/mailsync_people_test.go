@@ -78,7 +78,7 @@ func (p *people) leave(s imapsync.Side, id string) {
 	delete(p.busy[s], id)
 }
 
-// shelf is what a folder is called whatever it was renamed to: F1 of F1-r7.
+// shelf is what a folder is called whatever it was renamed to: R1 of R1-r7.
 func shelf(name string) string {
 	name, _, _ = strings.Cut(name, "-r")
 	return name
@@ -134,24 +134,26 @@ func (p *person) choose() error {
 	if err != nil {
 		return err
 	}
-	var shelves, empties []string
+	var shelves, targets, empties []string
 	for _, b := range list {
 		switch {
 		case b.Mailbox == "INBOX", strings.HasPrefix(b.Mailbox, "F"):
-			shelves = append(shelves, b.Mailbox)
+			shelves, targets = append(shelves, b.Mailbox), append(targets, b.Mailbox)
+		case strings.HasPrefix(b.Mailbox, "R"):
+			targets = append(targets, b.Mailbox)
 		case strings.HasPrefix(b.Mailbox, "E"):
 			empties = append(empties, b.Mailbox)
 		}
 	}
-	folder, to := shelves[p.rnd.IntN(len(shelves))], shelves[p.rnd.IntN(len(shelves))]
+	folder, to := shelves[p.rnd.IntN(len(shelves))], targets[p.rnd.IntN(len(targets))]
 	switch n := p.rnd.IntN(100); {
 	case n < 25:
-		return p.append(folder)
-	case n < 29:
-		return p.rename(folder)
-	case n < 32:
+		return p.append(to)
+	case n < 28:
+		return p.rename(to)
+	case n < 31:
 		return p.create()
-	case n < 34 && len(empties) > 0:
+	case n < 33 && len(empties) > 0:
 		return p.c.Delete(empties[p.rnd.IntN(len(empties))]).Wait()
 	}
 	if _, err := p.c.Select(folder, nil).Wait(); err != nil {
@@ -233,7 +235,9 @@ func (p *person) append(folder string) error {
 }
 
 func (p *person) rename(folder string) error {
-	if folder == "INBOX" {
+	// Only folders that nobody has open: Dovecot gives what a session expunges while
+	// its folder is renamed back ("expunged message reappeared").
+	if !strings.HasPrefix(folder, "R") {
 		return nil
 	}
 	return p.c.Rename(folder, fmt.Sprintf("%s-r%d", shelf(folder), p.next()), nil).Wait()
