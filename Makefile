@@ -69,8 +69,10 @@ bench-tunnel: test-setup ## against haproxy, in turn, in one run; writes docs/re
 	@mkdir -p docs/results
 	$(GO) run ./integration/bench-tunnel -out docs/results/bench-tunnel.md
 
-soak: test-setup ## the kill and power-cut tests, KILLS (1000) times
+soak: test-setup ## the kill and power-cut tests, KILLS (1000) times; merges; the journal's cost
 	LAB_KILLS=$(KILLS) $(GO) test -count=1 -v -timeout 120m -run 'Kill|PowerCut' ./integration
+	LAB_SEEDS=30 $(GO) test -count=1 -v -run 'TestReturn|TestHomeMoves$$' ./spamsync/replica/merge
+	LAB_COST=2 $(GO) test -count=1 -v -run TestCost ./spamsync/replica/journal
 
 clean: ## remove what the targets above built
 	rm -rf bin dist
