@@ -107,7 +107,7 @@ func (a *appender) take(ctx context.Context, n int, out imapsync.Outgoing) error
 	}
 	if _, err := a.s.name(out.Box); err != nil {
 		a.result(n, imapsync.Stored{Err: err})
-		return nil
+		return nil //nolint:nilerr // it is the message's result
 	}
 	if len(a.letters) > 0 && (a.letters[0].out.Box != out.Box || a.letters[0].out.Validity != out.Validity) {
 		if err := a.post(ctx); err != nil {

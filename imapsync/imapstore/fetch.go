@@ -66,7 +66,6 @@ var errSizes = errors.New("body before its size")
 type piece struct {
 	pick  int
 	set   imap.UIDSet
-	count int
 	reply *wire.Reply[struct{}]
 }
 

@@ -184,7 +184,6 @@ var errHalf = errors.New("neither deleted nor named as before")
 
 // tree lists a folder and its children, without taking a wildcard in its name for one.
 func (s *Store) tree(ctx context.Context, c *wire.Client, name string) ([]wire.Mailbox, error) {
-	pattern := name
 	if !strings.ContainsAny(name, "*%") {
 		own := c.List(name)
 		below, err := c.List(name + string(s.sep) + "*").Wait(ctx)
@@ -194,8 +193,7 @@ func (s *Store) tree(ctx context.Context, c *wire.Client, name string) ([]wire.M
 		boxes, err := own.Wait(ctx)
 		return append(boxes, below...), err
 	}
-	pattern = "*"
-	all, err := c.List(pattern).Wait(ctx)
+	all, err := c.List("*").Wait(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func TestStoreOnGoIMAP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			storetest.Run(t, func(t *testing.T) imapsync.Store { return store(memory(t, caps)) },
+			storetest.Run(t, func(t *testing.T) imapsync.Store { t.Helper(); return store(memory(t, caps)) },
 				"a source that fails", // it stores half a literal when the connection ends in it
 				"folders",             // its RENAME leaves the children behind
 				"names",               // it does not understand "&-" (RFC 3501, section 5.1.3)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ type fake struct {
 	t       *testing.T
 	caps    string
 	answers map[string][]string // untagged lines, and last the tagged answer without its tag
+	mu      sync.Mutex
 	said    []string
 	done    chan struct{}
 }
@@ -82,7 +84,9 @@ func (f *fake) serve(conn net.Conn) {
 			text = strings.TrimRight(more, "\r\n")
 			command += text
 		}
+		f.mu.Lock()
 		f.said = append(f.said, command)
+		f.mu.Unlock()
 		_, _ = io.WriteString(conn, f.answer(tag, command))
 	}
 }
@@ -116,6 +120,8 @@ func (f *fake) answer(tag, command string) string {
 func (f *fake) heard(t *testing.T, s *imapstore.Store) string {
 	t.Helper()
 	_ = s.Close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return strings.Join(f.said, "\n")
 }
 

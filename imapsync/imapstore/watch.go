@@ -20,7 +20,7 @@ func (s *Store) Watch(ctx context.Context, changed func(box string)) error {
 	err := s.watch(ctx, changed)
 	if ctx.Err() != nil {
 		_ = s.wrote(nil)
-		return nil
+		return nil //nolint:nilerr // the contract: nil when ctx ends
 	}
 	return s.wrote(fmt.Errorf("watch: %w", err))
 }

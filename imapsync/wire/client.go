@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -142,7 +143,7 @@ func (c *Client) enqueue(name string) *command {
 func (c *Client) write(parts ...string) {
 	for _, s := range parts {
 		if _, err := c.bw.WriteString(s); err != nil {
-			c.fail(err)
+			_ = c.fail(err) // it stays, and the next Wait returns it
 		}
 	}
 }
@@ -458,12 +459,7 @@ func (c *Client) without(set imap.CapSet) imap.CapSet {
 		if c.cfg.disabled(capability) {
 			return true
 		}
-		for _, d := range c.quirks.Disable {
-			if d == capability {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(c.quirks.Disable, capability)
 	}
 	// CapSet implies some: to rule out LITERAL- means LITERAL+ as well.
 	implied := map[imap.Cap][]imap.Cap{imap.CapLiteralMinus: {imap.CapLiteralPlus}, imap.CapCondStore: {imap.CapQResync}}

@@ -222,7 +222,7 @@ func verifyPins(state tls.ConnectionState, pins [][]byte) error {
 func parsePin(pin string) ([]byte, error) {
 	text, ok := strings.CutPrefix(pin, "sha256:")
 	if !ok {
-		return nil, fmt.Errorf("%q does not start with sha256:", pin)
+		return nil, fmt.Errorf("no sha256: in front of %q", pin)
 	}
 	for _, decode := range []func(string) ([]byte, error){
 		hex.DecodeString, base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString, base64.RawURLEncoding.DecodeString,

@@ -74,7 +74,6 @@ func (d *decoder) accept(b byte) (bool, error) {
 }
 
 func (d *decoder) space() error { return d.expect(" ") }
-func (d *decoder) crlf() error  { return d.expect("\r\n") }
 
 // RFC 3501, section 9: what may not be in an atom. A server's atoms may have brackets,
 // wildcards and backslashes in them (flags, sections, sets).

@@ -119,7 +119,7 @@ func (c *Client) greet(ctx context.Context) (preauth bool, err error) {
 		return false, c.failIn(ctx, err)
 	}
 	c.greeting = s.Text
-	switch t {
+	switch t { //nolint:exhaustive // the others refuse
 	case imap.StatusResponseTypeOK, imap.StatusResponseTypePreAuth:
 	default:
 		return false, c.fail(fmt.Errorf("%w: %s", ErrClosed, s))

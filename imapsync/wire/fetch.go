@@ -11,7 +11,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 )
 
-// ErrOrder: the server sent a body before it said whose it is, in a FETCH of more than
+// ErrOrder is returned where the server sent a body before it said whose it is, in a FETCH of more than
 // one message. Fetching one at a time helps.
 var ErrOrder = errors.New("body without a UID in front of it")
 

@@ -31,7 +31,7 @@ func (l *line) patience(d time.Duration) { l.timeout, l.left = d, 0 }
 // Read gives a peer that dribbles no more time than one that is silent.
 func (l *line) Read(p []byte) (int, error) {
 	if l.left <= 0 {
-		if err := l.Conn.SetReadDeadline(time.Now().Add(l.timeout)); err != nil {
+		if err := l.SetReadDeadline(time.Now().Add(l.timeout)); err != nil {
 			return 0, err
 		}
 		l.left = progressBytes
@@ -47,7 +47,7 @@ func (l *line) Write(p []byte) (int, error) {
 	done := 0
 	for {
 		piece := p[done:min(len(p), done+progressBytes)]
-		if err := l.Conn.SetWriteDeadline(time.Now().Add(l.writing)); err != nil {
+		if err := l.SetWriteDeadline(time.Now().Add(l.writing)); err != nil {
 			return done, err
 		}
 		n, err := l.Conn.Write(piece)

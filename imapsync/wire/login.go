@@ -131,7 +131,7 @@ func (c *Client) login(ctx context.Context, l Login) error {
 	}
 	if _, refused := errors.AsType[*StatusError](err); refused {
 		// RFC 5530, section 3: UNAVAILABLE, INUSE and LIMIT are no word on the secret.
-		switch Code(err) {
+		switch Code(err) { //nolint:exhaustive // the others are
 		case imap.ResponseCodeUnavailable, imap.ResponseCodeInUse, imap.ResponseCodeLimit, imap.ResponseCodeServerBug, imap.ResponseCodeContactAdmin:
 			return fmt.Errorf("log in as %s: %w", l, err)
 		}

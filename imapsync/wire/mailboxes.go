@@ -191,7 +191,7 @@ func (c *Client) Status(name string) *Reply[MailboxState] {
 		if err != nil {
 			return true, err
 		}
-		if st.Name != name && !(strings.EqualFold(st.Name, "INBOX") && strings.EqualFold(name, "INBOX")) {
+		if st.Name != name && (st.Name != "INBOX" || !strings.EqualFold(name, "INBOX")) {
 			c.events.note(st.Name)
 			return true, nil
 		}

@@ -58,7 +58,7 @@ func raw(t *testing.T, script func(p *peer)) wire.Config {
 		defer func() { _ = conn.Close() }()
 		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		defer func() {
-			if r := recover(); r != nil && r != errGone {
+			if r := recover(); r != nil && r != any(errGone) {
 				panic(r)
 			}
 		}()

@@ -189,6 +189,7 @@ func cyrusImapd(tb testing.TB) string {
 
 // greets says whether an IMAP server answers.
 func greets(tb testing.TB, addr string) error {
+	tb.Helper()
 	conn, err := (&net.Dialer{}).DialContext(tb.Context(), "tcp", addr)
 	if err != nil {
 		return err
