@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -151,7 +154,20 @@ func proxiedServers(t *testing.T) (sieve, web [2]*servers.Proxied) {
 func TestTunnelTellsTheClientsAddress(t *testing.T) {
 	t.Parallel()
 	sieve, web := proxiedServers(t)
-	p := newPair(t, sieve, web, nil)
+	require.Command(t, "postfix")
+	mail := lab.NewPostfix(t, lab.PostfixConfig{Domain: "example.test", Main: map[string]string{"smtpd_upstream_proxy_protocol": "haproxy"}})
+	mail.Launch()
+	submission := lab.FreeAddr(t)
+	p := newPair(t, sieve, web, lab.Settings{"tunnel.services.submission.local": mail.Addr})
+	p.b.Stop()
+	p.b.Set(lab.Settings{"tunnel.services.submission.listen": submission})
+	p.b.Start()
+	lab.Wait(t, 10*time.Second, "the link is up again", func() error {
+		if s := statusOf(t, p.b); !strings.Contains(s.Parts["Peer"], "round trip") {
+			return errors.New(s.Parts["Peer"])
+		}
+		return nil
+	})
 	const clients = 40
 	var wg sync.WaitGroup
 	for i := range clients {
@@ -160,6 +176,14 @@ func TestTunnelTellsTheClientsAddress(t *testing.T) {
 			_, _, greeting, err := login(t, from, p.sieve[1], fmt.Sprintf("user%d", i))
 			if err != nil || !strings.Contains(greeting, "site-a") {
 				t.Errorf("client %d at site b: %q, %v", i, greeting, err)
+			}
+			s, err := dialFrom(t, from, submission)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if line, err := bufio.NewReader(s).ReadString('\n'); err != nil || !strings.HasPrefix(line, "220 ") {
+				t.Errorf("submission for client %d: %q, %v", i, line, err)
 			}
 			c, err := dialFrom(t, from, p.web[1])
 			if err != nil {
@@ -174,11 +198,18 @@ func TestTunnelTellsTheClientsAddress(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	lab.Wait(t, 5*time.Second, "Dovecot has logged all", func() error {
+	lab.Wait(t, 5*time.Second, "Dovecot and Postfix have logged all", func() error {
 		text := sieve[0].Log()
+		submitted, err := os.ReadFile(filepath.Join(mail.Dir, "postfix.log"))
+		if err != nil {
+			return err
+		}
 		for i := range clients {
 			if want := fmt.Sprintf("user=<user%d>, rip=127.77.%d.%d\n", i, i, i+1); !strings.Contains(text, want) {
 				return fmt.Errorf("no %q in the log:\n%s", want, text[:min(len(text), 600)])
+			}
+			if want := fmt.Sprintf("connect from unknown[127.77.%d.%d]", i, i+1); !bytes.Contains(submitted, []byte(want)) {
+				return fmt.Errorf("no %q in Postfix's log", want)
 			}
 		}
 		return nil

@@ -35,7 +35,7 @@ type backend struct {
 
 func newBackend(t *testing.T, name string) *backend {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func start(t *testing.T, name string, change func(*Config, *ServiceConfig), opts
 func (w *twoSites) connect(t *testing.T, i int) (*net.TCPConn, *bufio.Reader) {
 	t.Helper()
 	for _, addrs := range w.tunnels[i].Addrs() {
-		c, err := net.Dial("tcp", addrs[0].String())
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addrs[0].String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func isReset(c net.Conn) error {
 func (w *twoSites) refused(t *testing.T, i int, say string) error {
 	t.Helper()
 	for _, addrs := range w.tunnels[i].Addrs() {
-		c, err := net.Dial("tcp", addrs[0].String())
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addrs[0].String())
 		if errors.Is(err, syscall.ECONNRESET) {
 			return nil // it was quicker than connect
 		}
@@ -526,7 +526,7 @@ func TestNothingLeaks(t *testing.T) {
 			wg.Go(func() {
 				for i := range work {
 					for _, addrs := range w.tunnels[1].Addrs() {
-						c, err := net.Dial("tcp", addrs[0].String())
+						c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addrs[0].String())
 						if err != nil {
 							t.Error(err)
 							return

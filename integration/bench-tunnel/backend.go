@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -54,7 +53,7 @@ func (b *backend) serve(c net.Conn) {
 		return
 	}
 	r := bufio.NewReader(c)
-	if sig, err := r.Peek(12); err == nil && bytes.Equal(sig, proxyproto.SIGV2) {
+	if first, err := r.Peek(1); err == nil && first[0] == proxyproto.SIGV2[0] {
 		if _, err := proxyproto.Read(r); err != nil {
 			return
 		}

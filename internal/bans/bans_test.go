@@ -121,7 +121,7 @@ func TestGuard(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	list := open(t, filepath.Join(t.TempDir(), "bans.json"), "a", &now)
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestGuard(t *testing.T) {
 			accepted <- c
 		}
 	}()
-	c, err := net.Dial("tcp", inner.Addr().String())
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", inner.Addr().String())
 	if err == nil {
 		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 		if _, err := c.Read(make([]byte, 1)); err == nil {
@@ -148,7 +148,7 @@ func TestGuard(t *testing.T) {
 	if err := list.Unban(netip.MustParsePrefix("127.0.0.1/32")); err != nil {
 		t.Fatal(err)
 	}
-	if c, err = net.Dial("tcp", inner.Addr().String()); err != nil {
+	if c, err = new(net.Dialer).DialContext(t.Context(), "tcp", inner.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()

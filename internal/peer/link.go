@@ -273,7 +273,7 @@ func (l *Link) accept(ctx context.Context, ln net.Listener) error {
 			l.log.Warn("accept from the other site", "err", err)
 			select {
 			case <-ctx.Done():
-				return nil //nolint:nilerr // the end of Run
+				return nil
 			case <-time.After(100 * time.Millisecond):
 				continue
 			}
