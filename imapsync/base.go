@@ -33,6 +33,7 @@ type pair struct {
 	half  half
 	hold  string    // held: the hold it belongs to
 	when  time.Time // refused: when
+	dirty bool      // differs from what is saved, whatever becomes of it
 }
 
 // whole pairs have both messages.
@@ -87,7 +88,7 @@ type meta struct {
 
 // intent is something that was about to be done and was not confirmed yet.
 type intent struct {
-	Kind     string        `json:"kind"` // "append", "copy", "move", "delete"
+	Kind     string        `json:"kind"` // "append", "copy", "move", "flag", "delete"
 	Side     Side          `json:"side"` // that changes; the sources are on the other one
 	Source   string        `json:"source"`
 	Box      string        `json:"box"`      // destination
@@ -99,12 +100,13 @@ type intent struct {
 
 // intentEntry is one message of an intent.
 type intentEntry struct {
-	UID   imap.UID  `json:"uid"`
-	Flags string    `json:"flags,omitempty"`
-	Size  int64     `json:"size"`
-	Date  time.Time `json:"date"`
-	Key   Key       `json:"key"`
-	GID   string    `json:"gid,omitempty"`
+	UID    imap.UID  `json:"uid"`
+	Flags  string    `json:"flags,omitempty"`
+	Remove string    `json:"remove,omitempty"` // kind "flag": Flags are added, these removed
+	Size   int64     `json:"size"`
+	Date   time.Time `json:"date"`
+	Key    Key       `json:"key"`
+	GID    string    `json:"gid,omitempty"`
 }
 
 // tomb remembers a deletion.

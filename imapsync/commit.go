@@ -64,7 +64,7 @@ func (x *exec) place(c *change, e *entry) {
 		m.NextID++
 		p.id = m.NextID
 		c.meta = m
-	} else if e.old != nil && equalPairs(p, e.old) {
+	} else if e.old != nil && !e.old.dirty && equalPairs(p, e.old) {
 		return
 	}
 	c.putPairs = append(c.putPairs, p)

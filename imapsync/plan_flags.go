@@ -56,3 +56,40 @@ func (pl *planner) setFlags(e *entry, cur [2]Flags, want Flags, can [2]func(imap
 		pl.p.flags = append(pl.p.flags, st)
 	}
 }
+
+// adoptFlags looks whether changes of flags that were not confirmed have been made.
+// What was made is agreed on: the other side may have changed its mind since, and
+// that is a change of its own.
+func (pl *planner) adoptFlags(in intent) {
+	if in.Kind != "flag" {
+		return
+	}
+	for _, t := range pl.in.tracks {
+		if t.blocked || t.name[in.Side] != in.Box && t.base0() != in.Box || t.cursor(in.Side).Validity != in.Validity {
+			continue
+		}
+		at := make(map[imap.UID]*item)
+		for _, it := range t.items {
+			if !it.gone[in.Side] {
+				at[it.uid[in.Side]] = it
+			}
+		}
+		for _, e := range in.Entries {
+			it := at[e.UID]
+			if it == nil || !it.pair.whole() {
+				continue
+			}
+			add, remove := parseFlags(e.Flags), parseFlags(e.Remove)
+			if len(add.Minus(it.cur[in.Side])) > 0 || len(remove.And(it.cur[in.Side])) > 0 {
+				continue // it was not made
+			}
+			p := *it.pair
+			for s := range p.flags {
+				p.flags[s] = p.flags[s].Union(add.keep(t.storable(Side(s)))).Minus(remove)
+			}
+			p.dirty = true
+			it.pair = &p
+			pl.p.adopted = append(pl.p.adopted, it)
+		}
+	}
+}

@@ -154,7 +154,7 @@ func (pl *planner) adoptOne(c, n *newcomer, it *item, e intentEntry, dst *track,
 		}
 		p := *it.pair
 		p.flags, p.half, p.hold = [2]Flags{flags, flags}, whole, ""
-		p.uid[o], p.gid[o] = c.m.UID, c.m.GID
+		p.uid[o], p.gid[o], p.dirty = c.m.UID, c.m.GID, true
 		pl.p.adopted = append(pl.p.adopted, it)
 		it.pair, it.uid[o], it.gone[o], it.cur[o], it.gid[o], it.dirty = &p, c.m.UID, false, c.m.Flags, c.m.GID, true
 		return

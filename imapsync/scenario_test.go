@@ -290,6 +290,21 @@ func TestRestoredFromBackup(t *testing.T) {
 	}
 }
 
+// One folder alone was restored: our hidden folder says nothing about it.
+func TestRestoredFolder(t *testing.T) {
+	t.Parallel()
+	w := synced(t, 30)
+	backup := w.a.Backup()
+	w.fill(w.a, "INBOX", 40)
+	w.clean()
+	w.a.RestoreFolder(backup, "INBOX")
+	r := w.clean()
+	if r.Sides[imapsync.B].Deleted != 0 || r.Sides[imapsync.A].Appended != 40 {
+		t.Errorf("%+v", r)
+	}
+	w.want(130)
+}
+
 // Two runners with a base each: the second one notices, and pairs by content.
 func TestTwoRunners(t *testing.T) {
 	t.Parallel()

@@ -329,6 +329,13 @@ func (s *Server) Restore(b Snapshot) {
 	s.boxes = clone(b.boxes)
 }
 
+// RestoreFolder puts one folder of a backup back.
+func (s *Server) RestoreFolder(b Snapshot, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.boxes[name] = clone(b.boxes)[name]
+}
+
 func clone(in map[string]*box) map[string]*box {
 	out := make(map[string]*box)
 	for name, b := range in {
