@@ -281,6 +281,13 @@ func features(t *rapid.T, name string) storetest.Features {
 	}
 }
 
+// Planner and executor were broken in 14 ways to see these tests and the scenarios
+// fail: removed flags stay; another UIDVALIDITY is trusted; delete beats move; no
+// guard; the journal is ignored; equal messages are not paired; marks do not keep; a
+// folder that went back in time is trusted; a shared UIDVALIDITY is not seen;
+// deletions come back; moves are not recognised; expunge without its condition;
+// cursors advance over failures; markers are not judged.
+
 // TestHistories: whatever people do on both sides, and wherever passes are cut off
 // or die, both sides become equal; nothing is lost, doubled or resurrected, and no
 // flag that one side changed is undone.
@@ -339,7 +346,7 @@ func dieAt(t *testing.T, f storetest.Features, blip bool, k int) bool {
 	w.a.Move("INBOX", inbox[3], "Work")
 	w.b.Move("Work", w.b.Messages("Work")[0].UID, "INBOX")
 	w.a.Copy("Work", work[1], "INBOX")
-	w.fill(w.a, "New", 3)
+	w.fill(w.a, "New", 3, imap.FlagAnswered)
 	w.fill(w.b, "INBOX", 2, imap.FlagFlagged)
 	w.a.Rename("Old", "Older")
 	w.b.Subscribe("Work", true)
@@ -350,7 +357,7 @@ func dieAt(t *testing.T, f storetest.Features, blip bool, k int) bool {
 	p.restore()
 	// Meanwhile somebody goes on working.
 	if m := w.a.Messages("New"); len(m) > 0 {
-		w.a.Flag("New", m[0].UID, imapsync.NewFlags(imap.FlagSeen), nil)
+		w.a.Flag("New", m[0].UID, imapsync.NewFlags(imap.FlagSeen), imapsync.NewFlags(imap.FlagAnswered))
 	}
 	var r imapsync.Report
 	for range 4 {
@@ -375,7 +382,7 @@ func dieAt(t *testing.T, f storetest.Features, blip bool, k int) bool {
 	if n != want {
 		t.Fatalf("step %d (%v): %d messages, want %d\n%s", k, err, n, want, w.dump())
 	}
-	if !slices.ContainsFunc(w.b.Messages("New"), func(m storetest.Message) bool { return m.Flags.Has(imap.FlagSeen) }) {
+	if !slices.ContainsFunc(w.b.Messages("New"), func(m storetest.Message) bool { return m.Flags.Equal(imapsync.NewFlags(imap.FlagSeen)) }) {
 		t.Fatalf("step %d (%v): a flag was lost", k, err)
 	}
 	return p.dead || err != nil
