@@ -41,8 +41,15 @@ const (
 // errMoved: the other site is not active either.
 var errMoved = errors.New("tunnel: the other site is not active")
 
-// entry serves one client that connected here.
+// entry finds the way of one client that connected here, and leaves it to a
+// session. It owes one Done of t.running.
 func (t *Tunnel) entry(ctx context.Context, svc *service, nc net.Conn) {
+	served := false
+	defer func() {
+		if !served {
+			t.running.Done()
+		}
+	}()
 	began := time.Now()
 	client, server := addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr())
 	trusted := within(client.Addr(), svc.trusted)
@@ -68,7 +75,11 @@ func (t *Tunnel) entry(ctx context.Context, svc *service, nc net.Conn) {
 		t.refuse(nc, svc, client, whyLimit, nil)
 		return
 	}
-	defer t.give(svc, client.Addr())
+	defer func() {
+		if !served {
+			t.give(svc, client.Addr())
+		}
+	}()
 	p := &passage{service: svc.name, origin: t.deps.Site, client: client, server: server}
 	out, way, why, err := t.connect(ctx, svc, p)
 	if err != nil {
@@ -77,7 +88,11 @@ func (t *Tunnel) entry(ctx context.Context, svc *service, nc net.Conn) {
 	}
 	t.metrics.setup.WithLabelValues(way.String()).Observe(time.Since(began).Seconds())
 	s := &session{tunnel: t, service: svc, way: way, client: client, near: nc, far: out, sniff: !trusted, began: began}
-	t.serve(s)
+	served = true
+	t.serve(s, func() {
+		t.give(svc, client.Addr())
+		t.running.Done()
+	})
 }
 
 // connect finds the client's way, as long as the role is on the move.

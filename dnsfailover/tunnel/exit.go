@@ -37,12 +37,14 @@ func (t *Tunnel) serveExit(ctx context.Context, c *peer.Conn) {
 		_ = c.Close()
 		return
 	}
-	defer t.running.Done()
-	t.exit(ctx, c, p)
+	if !t.exit(ctx, c, p) {
+		t.running.Done()
+	}
 }
 
-// exit judges a passage and connects it to the target.
-func (t *Tunnel) exit(ctx context.Context, c *peer.Conn, p *passage) {
+// exit judges a passage and connects it to the target. True: a session has it, and
+// does t.running.Done.
+func (t *Tunnel) exit(ctx context.Context, c *peer.Conn, p *passage) bool {
 	svc := t.services[p.service]
 	refuse := func(answer byte, name, why string) {
 		t.answer(c, answer)
@@ -66,15 +68,17 @@ func (t *Tunnel) exit(ctx context.Context, c *peer.Conn, p *passage) {
 		if err != nil {
 			t.log.Warn("server does not answer", "service", svc.name, "err", err)
 			refuse(answerTarget, svc.name, whyTarget)
-			return
+			return false
 		}
 		if !t.answer(c, answerOK) {
 			_ = out.Close()
 			_ = c.Abort()
-			return
+			return false
 		}
-		t.serve(&session{tunnel: t, service: svc, way: Local, exit: true, client: p.client, near: c, far: out, began: began})
+		t.serve(&session{tunnel: t, service: svc, way: Local, exit: true, client: p.client, near: c, far: out, began: began}, t.running.Done)
+		return true
 	}
+	return false
 }
 
 // mayExit says whether this site serves clients of the other one: only as the

@@ -46,6 +46,7 @@ type session struct {
 	forged   atomic.Bool
 	deadline atomic.Int64 // Unix nanoseconds when it must have ended; 0: none
 
+	left atomic.Int32 // directions that have not ended
 	once sync.Once
 }
 
@@ -55,28 +56,36 @@ const (
 	down = 1 // to the client
 )
 
-// serve passes bytes until both directions have ended.
-func (t *Tunnel) serve(s *session) {
+// serve passes bytes until both directions have ended, and then calls done. It
+// does not wait: the two goroutines begin with small stacks, which an idle
+// connection keeps.
+func (t *Tunnel) serve(s *session, done func()) {
 	s.active.Store(time.Now().UnixNano())
 	t.mu.Lock()
 	t.sessions[s] = struct{}{}
 	t.mu.Unlock()
-	defer func() {
-		t.mu.Lock()
-		delete(t.sessions, s)
-		t.mu.Unlock()
-	}()
 	t.metrics.sessions.WithLabelValues(s.service.name, s.kind()).Inc()
 	// The role may have moved between the decision and now.
 	s.judge(time.Now())
-	done := make(chan struct{})
+	s.left.Store(2)
+	finish := func() {
+		if s.left.Add(-1) > 0 {
+			return
+		}
+		s.end("done", false)
+		t.mu.Lock()
+		delete(t.sessions, s)
+		t.mu.Unlock()
+		done()
+	}
 	go func() {
-		defer close(done)
+		defer finish()
 		s.pass(up, s.far, s.near)
 	}()
-	s.pass(down, s.near, s.far)
-	<-done
-	s.end("done", false)
+	go func() {
+		defer finish()
+		s.pass(down, s.near, s.far)
+	}()
 }
 
 // kind is the session's way in metrics and status.

@@ -249,10 +249,7 @@ func (t *Tunnel) accept(ctx context.Context, l listener) error {
 		}
 		t.running.Add(1)
 		t.mu.Unlock()
-		go func() {
-			defer t.running.Done()
-			t.entry(ctx, l.service, nc)
-		}()
+		go t.entry(ctx, l.service, nc)
 	}
 }
 

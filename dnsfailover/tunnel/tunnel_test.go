@@ -508,7 +508,7 @@ func (h *hole) Read(p []byte) (int, error) {
 func TestNothingLeaks(t *testing.T) {
 	w := start(t, "imaps", nil, peertest.Options{})
 	w.move(0)
-	count := 2_000
+	count := 1_000
 	if os.Getenv("LAB_CONNECTS") != "" {
 		count = 10_000
 	}
@@ -638,7 +638,7 @@ func TestMovesUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for i := range 4 {
+	for i := range 3 {
 		<-time.After(2 * time.Second)
 		w.move((i + 1) % 2)
 	}

@@ -299,7 +299,9 @@ func (l *Link) handshake(ctx context.Context, nc net.Conn) {
 	if c == nil {
 		return
 	}
-	l.serve(ctx, c)
+	// A goroutine of its own: the stack of a handshake is large, and a warm
+	// connection waits for long.
+	l.running.Go(func() { l.serve(ctx, c) })
 }
 
 // beginHandshake notes a connection that has not proved its key, and closes the
