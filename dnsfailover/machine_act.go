@@ -286,7 +286,7 @@ func (m *Machine) peerUnfit() string {
 		return "the register says nothing (" + m.deaf + ")"
 	case !m.link:
 		return fmt.Sprintf("there is no link to %s", m.cfg.Peer)
-	case m.peerAt == 0 || m.peerAt < m.linkAt:
+	case m.peerAt == 0 || m.peerAt < m.linkAt || m.now.Sub(m.peerAt) > 3*m.cfg.Timing.Poll+m.cfg.Timing.Request:
 		return fmt.Sprintf("%s has not said how it is", m.cfg.Peer)
 	case !m.peer.Ready:
 		return fmt.Sprintf("%s is not ready (%s)", m.cfg.Peer, m.peer.NotReady)

@@ -150,6 +150,12 @@ func (c *Controller) switchover(ctx context.Context, q OrderQuestion) OrderResul
 			return OrderResult{Refused: reasons}
 		}
 	}
+	if c.deps.Peer != nil {
+		// What it said last may be from before its restart.
+		if err := c.exchange(ctx); err != nil {
+			return OrderResult{Refused: []string{fmt.Sprintf("%s does not say how it is: %v", c.peer, err)}}
+		}
+	}
 	began := time.Now()
 	if r := c.order(ctx, Operator{Command: SwitchOver, To: q.To}); r.Err() != nil {
 		return r

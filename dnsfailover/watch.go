@@ -140,21 +140,24 @@ func (c *Controller) talk(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		if c.Snapshot().Link {
-			c.exchange(ctx)
+			if err := c.exchange(ctx); err != nil {
+				c.log.Debug("the other site was not told", "err", err)
+			}
 		}
 		wait(ctx, min(c.cfg.Timing.Poll, time.Second))
 	}
 }
 
-func (c *Controller) exchange(ctx context.Context) {
+// exchange tells the peer how this site is, and the machine what it answers.
+func (c *Controller) exchange(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timing.Request)
 	defer cancel()
 	var theirs PeerState
 	if err := c.deps.Peer.Call(ctx, MethodState, c.says(), &theirs); err != nil {
-		c.log.Debug("the other site was not told", "err", err)
-		return
+		return fmt.Errorf("ask %s how it is: %w", c.peer, err)
 	}
 	c.tell(ctx, PeerSays{PeerState: theirs})
+	return nil
 }
 
 // says is what the peer is told, from the last event.
