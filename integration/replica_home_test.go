@@ -88,7 +88,7 @@ func TestReplicaHomeWentBack(t *testing.T) {
 		}
 	}
 	add(1)
-	a.Do("SAVE")
+	save(t, a)
 	add(10)
 	lab.Wait(t, time.Second*10, "copy", func() error {
 		if n := counter(t, b.Client, "RS_1", "S"); n != 11 {

@@ -149,6 +149,12 @@ func splitAddr(t *testing.T, addr string) (host, port string) {
 	return host, port
 }
 
+// save writes a snapshot; a copy that is being sent to a replica is waited for.
+func save(t *testing.T, r *servers.KeyValue) {
+	t.Helper()
+	lab.Wait(t, 10*time.Second, "snapshot", func() error { return r.Client.Save(t.Context()).Err() })
+}
+
 // counter reads a field of a learned token.
 func counter(t *testing.T, c *redis.Client, key, field string) int64 {
 	t.Helper()

@@ -226,7 +226,7 @@ func TestReplicaUnderRspamd(t *testing.T) {
 		seed := uint64(100 * (i + 1))
 		before, within, gap := greyMail(seed), greyMail(seed+1), greyMail(seed+2)
 		must("before: first sight", before, grey)
-		a.Do("SAVE")
+		save(t, a)
 		load := startScans(t, url, 25, seed)
 		later()
 		if kind == "killed" {

@@ -22,7 +22,7 @@ import (
 
 // leastRights is what docs/replication.md gives the daemon's user.
 const leastRights = "~* &* +@read +@write +@transaction -@dangerous +ping +select +info +config|get +config|set " +
-	"+client|pause +client|unpause +replicaof +slaveof +psync +replconf +failover"
+	"+client|pause +client|unpause +replicaof +psync +replconf +failover"
 
 // certificate writes a self-signed certificate for host.
 func certificate(t *testing.T, host string) (cert, key string) {

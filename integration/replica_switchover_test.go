@@ -22,11 +22,14 @@ type ackedWrites struct {
 	refused int
 	last    time.Time
 	gap     time.Duration // longest time between two acknowledged writes
+	gapAt   time.Time     // when it ended
+	reason  string        // of the last refusal before it
 }
 
 func (w *ackedWrites) run(ctx context.Context, c *redis.Client, name string, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	why := ""
 	for i := 0; ; i++ {
 		select {
 		case <-ctx.Done():
@@ -36,11 +39,12 @@ func (w *ackedWrites) run(ctx context.Context, c *redis.Client, name string, eve
 		id := fmt.Sprintf("%s-%d", name, i)
 		if err := c.SAdd(context.WithoutCancel(ctx), "BAYES_SPAM_keys", id).Err(); err != nil {
 			w.refused++
+			why = err.Error()
 			continue
 		}
 		now := time.Now()
-		if !w.last.IsZero() {
-			w.gap = max(w.gap, now.Sub(w.last))
+		if d := now.Sub(w.last); !w.last.IsZero() && d > w.gap {
+			w.gap, w.gapAt, w.reason = d, now, why
 		}
 		w.last = now
 		w.acked = append(w.acked, id)
@@ -120,8 +124,10 @@ func TestReplicaSwitchover(t *testing.T) {
 		}
 	}
 	t.Logf("%d writes acknowledged (%.0f a second), %d refused, longest stall of a writer %v", acked, float64(acked)/took.Seconds(), refused, gap)
-	if gap > time.Second {
-		t.Errorf("a writer stalled for %v", gap)
+	for i := range writers {
+		if w := &writers[i]; w.gap > time.Second {
+			t.Errorf("writer %d stalled for %v until %v; refused before: %s", i, w.gap, w.gapAt, w.reason)
+		}
 	}
 }
 

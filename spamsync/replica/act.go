@@ -89,7 +89,7 @@ func (k *Keeper) attach(ctx context.Context, home Seen) error {
 	k.gate.Forget()
 	k.gate.Permit(home.Now.ID)
 	k.gate.Open()
-	if err := k.local.SlaveOf(ctx, host, port).Err(); err != nil {
+	if err := k.local.ReplicaOf(ctx, host, port).Err(); err != nil {
 		return fmt.Errorf("replicaof: %w", err)
 	}
 	return nil
@@ -173,7 +173,7 @@ func (k *Keeper) detach(ctx context.Context, recorded bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	k.gate.Close()
-	if err := k.local.SlaveOf(ctx, "NO", "ONE").Err(); err != nil {
+	if err := k.local.ReplicaOf(ctx, "NO", "ONE").Err(); err != nil {
 		return fmt.Errorf("replicaof no one: %w", err)
 	}
 	k.tune(ctx, k.local, "local")

@@ -241,8 +241,8 @@ func (g *Gate) handshake(replica, master net.Conn, up, down *bufio.Reader) (full
 			if err != nil {
 				return false, err
 			}
-			pass := true
 			if name == "PSYNC" && len(line) > 2 {
+				var pass bool
 				if full, pass = g.judge(string(bytes.TrimSpace(line))); !pass {
 					return false, errors.New("not permitted")
 				}

@@ -329,7 +329,7 @@ func (m *Machine) follow(in *Input, out *Output, usable, gone bool) {
 		if in.Now.Sub(m.usableFrom) >= settle {
 			out.Do, out.State, out.Lead = Detach, Detached, Nowhere
 		}
-	default:
+	case Unclear, Emptied, Foreign, Strangers, HistoryLost:
 		m.recognise(in, out)
 		if in.Approved && out.Relation.Kinship == HistoryLost {
 			out.Do = FollowAnyway

@@ -131,7 +131,7 @@ func look(ctx context.Context, c *redis.Client) Seen {
 		return s
 	}
 	s.Keys, s.Dataset = countKeys(size.Val()), dataset.Val()
-	s.readInfo(info.Val())
+	s = s.withInfo(info.Val())
 	if _, rest, ok := strings.Cut(server.Val(), "\nrun_id:"); ok {
 		s.Run, _, _ = strings.Cut(rest, "\r")
 	}
@@ -151,8 +151,8 @@ func countKeys(text string) int64 {
 	return all
 }
 
-// readInfo reads of INFO replication what stream.Info leaves out.
-func (s *Seen) readInfo(text string) {
+// withInfo adds what stream.Info leaves out of INFO replication.
+func (s Seen) withInfo(text string) Seen {
 	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimRight(line, "\r\n"), ":")
 		switch {
@@ -166,6 +166,7 @@ func (s *Seen) readInfo(text string) {
 			}
 		}
 	}
+	return s
 }
 
 func attached(text string) Attached {
