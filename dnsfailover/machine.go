@@ -116,9 +116,8 @@ type drain struct {
 
 // forcing is an operator's order to take the role.
 type forcing struct {
-	since  Instant
-	asked  uint64 // the epoch being saved; 0: not yet
-	failed bool
+	since Instant
+	asked uint64 // the epoch being saved; 0: not yet
 }
 
 // faults are the mistakes that the protocol is proof against; tests make them to
