@@ -73,6 +73,7 @@ soak: test-setup ## the kill and power-cut tests, KILLS (1000) times; merges; th
 	LAB_KILLS=$(KILLS) $(GO) test -count=1 -v -timeout 120m -run 'Kill|PowerCut' ./integration
 	LAB_SEEDS=30 $(GO) test -count=1 -v -run 'TestReturn|TestHomeMoves$$' ./spamsync/replica/merge
 	LAB_COST=2 $(GO) test -count=1 -v -run TestCost ./spamsync/replica/journal
+	LAB_CONNECTS=1 $(GO) test -count=1 -v -run NothingLeaks ./dnsfailover/tunnel
 
 clean: ## remove what the targets above built
 	rm -rf bin dist
