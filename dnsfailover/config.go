@@ -140,7 +140,7 @@ func newManaged(r Record) (Managed, error) {
 	}
 	for i, list := range [][]string{r.A, r.B} {
 		for _, v := range list {
-			c := v
+			var c string
 			var err error
 			if mx {
 				if strings.ContainsAny(v, " \t") || !strings.Contains(v, ".") {

@@ -42,6 +42,9 @@ func (s *switchable) Probe(context.Context) error {
 	return nil
 }
 
+// pass lets the bubble's time pass.
+func pass(d time.Duration) { <-time.After(d) }
+
 // alarmList remembers what is raised.
 type alarmList struct {
 	mu     sync.Mutex
@@ -132,7 +135,7 @@ func newPair(t *testing.T, mode dnsfailover.Mode) *pair {
 			s.kill()
 		}
 	})
-	time.Sleep(2 * time.Minute) // probes are good, links are up
+	pass(2 * time.Minute) // probes are good, links are up
 	return p
 }
 
@@ -292,7 +295,7 @@ func TestControllerFailover(t *testing.T) {
 		}
 		p.sites[0].kill()
 		p.sites[1].public.set("no answer")
-		time.Sleep(65 * time.Second)
+		pass(65 * time.Second)
 		synctest.Wait()
 		if r := p.role(1); r != dnsfailover.Active {
 			t.Fatalf("b is %s\n%s", r, p.story())
@@ -306,7 +309,7 @@ func TestControllerFailover(t *testing.T) {
 		}
 		p.sites[0].start()
 		p.sites[1].public.set("")
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		p.roles(dnsfailover.Standby, dnsfailover.Active)
 		if got := p.sites[0].ran(); !slices.Equal(got, []string{"promote 7", "demote 8"}) {
 			t.Errorf("a ran %v", got)
@@ -314,12 +317,12 @@ func TestControllerFailover(t *testing.T) {
 		// One automatic move an hour.
 		p.sites[1].kill()
 		p.sites[0].public.set("no answer")
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		if r := p.role(0); r != dnsfailover.Standby {
 			t.Fatalf("a is %s within the hour", r)
 		}
 		p.sites[0].ctrl.Order(t.Context(), dnsfailover.OrderQuestion{Command: dnsfailover.Acknowledge})
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if r := p.role(0); r != dnsfailover.Active {
 			t.Fatalf("a is %s after the acknowledgement\n%s", r, p.story())
 		}
@@ -342,7 +345,7 @@ func TestControllerSwitchover(t *testing.T) {
 		if r.Err() != nil || r.Took > 3*time.Second || r.Epoch != 8 {
 			t.Fatalf("switchover: %+v\n%s", r, p.story())
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		p.roles(dnsfailover.Standby, dnsfailover.Active)
 		p.publishes(second)
 		if got := p.sites[0].ran(); !slices.Equal(got, []string{"promote 7", "demote 7", "demote 8"}) {
@@ -355,7 +358,7 @@ func TestControllerSwitchover(t *testing.T) {
 		if err != nil || len(steps) != 4 {
 			t.Fatalf("drill: %v, %v\n%s", steps, err, p.story())
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		p.roles(dnsfailover.Standby, dnsfailover.Active)
 		t.Logf("drill: %v", steps)
 	})
@@ -365,7 +368,7 @@ func TestControllerSick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, dnsfailover.Automatic)
 		p.sites[0].self.set("imap: no greeting")
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		p.roles(dnsfailover.Standby, dnsfailover.Active)
 		p.publishes(second)
 		if !strings.Contains(p.story(), "its own probes fail (imap: no greeting)") {
@@ -387,7 +390,7 @@ func TestControllerNoMove(t *testing.T) {
 				p := newPair(t, dnsfailover.Automatic)
 				accident(p)
 				for range 600 {
-					time.Sleep(time.Second)
+					pass(time.Second)
 					p.roles(dnsfailover.Active, dnsfailover.Standby)
 				}
 				p.publishes(first)
@@ -402,10 +405,10 @@ func TestControllerRestartKeepsRole(t *testing.T) {
 		for range 3 {
 			p.sites[0].kill()
 			p.sites[1].public.set("no answer")
-			time.Sleep(12 * time.Second)
+			pass(12 * time.Second)
 			p.sites[1].public.set("")
 			p.sites[0].start()
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			p.roles(dnsfailover.Active, dnsfailover.Standby)
 		}
 		// What was done for this epoch is not done again.
@@ -415,17 +418,17 @@ func TestControllerRestartKeepsRole(t *testing.T) {
 		// Both at once.
 		p.sites[0].kill()
 		p.sites[1].kill()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		p.sites[1].start()
 		p.sites[0].start()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		p.roles(dnsfailover.Active, dnsfailover.Standby)
 		// Alone, without a register, it does not act, and ends what it did before.
 		p.sites[0].kill()
 		p.sites[1].kill()
 		p.zone.Down(dnsfailover.ErrUnreachable)
 		p.sites[0].start()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if r := p.role(0); r != dnsfailover.Fenced {
 			t.Errorf("a is %s", r)
 		}
@@ -442,7 +445,7 @@ func TestControllerObserve(t *testing.T) {
 		writes := p.zone.Writes()
 		p.sites[0].kill()
 		p.sites[1].public.set("smtp: no banner")
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		if r := p.role(1); r != dnsfailover.Standby {
 			t.Errorf("b is %s", r)
 		}
@@ -459,7 +462,7 @@ func TestControllerForeign(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, dnsfailover.Automatic)
 		p.zone.Edit(dnsfailover.RRSet{RRKey: webA, TTL: time.Minute, Values: []string{"203.0.113.7"}})
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		if text := p.sites[1].alarms.get("failover_foreign_record"); !strings.Contains(text, "webmail.example.net. A holds 203.0.113.7") {
 			t.Errorf("alarm: %q", text)
@@ -470,14 +473,14 @@ func TestControllerForeign(t *testing.T) {
 		}
 		p.sites[0].kill()
 		p.sites[1].public.set("no answer")
-		time.Sleep(3 * time.Minute)
+		pass(3 * time.Minute)
 		if r := p.role(1); r != dnsfailover.Standby {
 			t.Fatalf("b is %s over a foreign record", r)
 		}
 		if got, err := p.sites[1].ctrl.Adopt(t.Context()); err != nil || len(got) != 1 {
 			t.Fatalf("adopt: %v, %v", got, err)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if r := p.role(1); r != dnsfailover.Active {
 			t.Fatalf("b is %s after adopt\n%s", r, p.story())
 		}
@@ -490,7 +493,7 @@ func TestControllerFencesAndForces(t *testing.T) {
 		p := newPair(t, dnsfailover.Automatic)
 		p.zone.Down(dnsfailover.ErrUnreachable)
 		p.cutLink(true)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		p.roles(dnsfailover.Fenced, dnsfailover.Standby)
 		if got := p.sites[0].ran(); !slices.Equal(got, []string{"promote 7", "fence 7"}) {
 			t.Errorf("a ran %v", got)
@@ -498,18 +501,18 @@ func TestControllerFencesAndForces(t *testing.T) {
 		if err := p.sites[1].ctrl.Order(t.Context(), dnsfailover.OrderQuestion{Command: dnsfailover.ForceFailover}).Err(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(22 * time.Second)
+		pass(22 * time.Second)
 		p.roles(dnsfailover.Fenced, dnsfailover.Standby) // it waits as a claim would
-		time.Sleep(8 * time.Second)
+		pass(8 * time.Second)
 		p.roles(dnsfailover.Fenced, dnsfailover.Active)
 		// The forced epoch outlives a restart, and the link tells the other site.
 		p.sites[1].kill()
 		p.sites[1].start()
 		p.cutLink(false)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		p.roles(dnsfailover.Standby, dnsfailover.Active)
 		p.zone.Down(nil)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		p.roles(dnsfailover.Standby, dnsfailover.Active)
 		if r := p.zone.Register(); r.Epoch != 8 || r.Holder != "b" {
 			t.Errorf("the register is %s", r)
@@ -522,7 +525,7 @@ func TestControllerInit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, dnsfailover.Automatic)
 		p.zone.Put(dnsfailover.Register{})
-		time.Sleep(20 * time.Second)
+		pass(20 * time.Second)
 		synctest.Wait()
 		if text := p.sites[0].alarms.get("failover_register"); !strings.Contains(text, "there is no register") {
 			t.Errorf("alarm: %q", text)
@@ -536,7 +539,7 @@ func TestControllerInit(t *testing.T) {
 		if err := p.sites[1].ctrl.Order(t.Context(), dnsfailover.OrderQuestion{Command: dnsfailover.Initialise, Restore: 9}).Err(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		p.roles(dnsfailover.Active, dnsfailover.Standby)
 		if r := p.zone.Register(); r.Epoch != 9 || r.Holder != "a" {
 			t.Errorf("the register is %s", r)
@@ -548,31 +551,31 @@ func TestControllerMaintenanceAndPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, dnsfailover.Automatic)
 		p.sites[1].ctrl.Order(t.Context(), dnsfailover.OrderQuestion{Command: dnsfailover.Pause})
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		synctest.Wait()
 		if !p.zone.Register().Paused || !p.sites[0].ctrl.Snapshot().Paused {
 			t.Fatal("pause does not reach the other site")
 		}
 		p.sites[0].kill()
 		p.sites[1].public.set("no answer")
-		time.Sleep(3 * time.Minute)
+		pass(3 * time.Minute)
 		if r := p.role(1); r != dnsfailover.Standby {
 			t.Fatalf("b is %s while paused", r)
 		}
 		p.sites[0].start()
 		p.sites[1].public.set("")
 		p.sites[1].ctrl.Order(t.Context(), dnsfailover.OrderQuestion{Command: dnsfailover.Resume})
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		if r := p.sites[0].ctrl.Order(t.Context(), dnsfailover.OrderQuestion{Command: dnsfailover.MaintenanceOn}); r.Err() != nil {
 			t.Fatalf("maintenance on: %v\n%s", r.Err(), p.story())
 		}
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		p.roles(dnsfailover.Standby, dnsfailover.Active)
 		p.sites[0].kill()
 		p.sites[0].start() // maintenance outlives it
 		p.sites[1].kill()
 		p.sites[0].public.set("no answer")
-		time.Sleep(3 * time.Minute)
+		pass(3 * time.Minute)
 		if r := p.role(0); r != dnsfailover.Standby {
 			t.Fatalf("a is %s in maintenance", r)
 		}

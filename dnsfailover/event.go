@@ -54,8 +54,8 @@ type (
 		Outcome Outcome // all but Absent
 		Reason  string
 	}
-	// PromiseAsked: the peer, active in Epoch, cannot reach the register. Step
-	// answers with the action PromiseAnswer.
+	// PromiseAsked is a question of the peer, which is active in Epoch and
+	// cannot reach the register. Step answers with the action PromiseAnswer.
 	PromiseAsked struct{ Epoch uint64 }
 	// PromiseDone answers the action AskPromise.
 	PromiseDone struct {

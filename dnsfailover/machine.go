@@ -276,7 +276,7 @@ func (m *Machine) readDone(e ReadDone) {
 		m.saw(e.Sent, e.Register)
 	case Absent:
 		m.deaf, m.absent = "there is no register", true
-	default:
+	case Unknown, Conflict, Foreign:
 		m.deaf = e.Reason
 		m.nextRead = m.now.Add(min(m.cfg.Timing.Poll, time.Second)) // again soon: a permit may run out
 	}

@@ -40,6 +40,7 @@ func value(epoch uint64, holder, by dnsfailover.Site, state dnsfailover.Register
 
 // Run checks the contract of dnsfailover.Arbiter. The register need not exist.
 func Run(t *testing.T, lab Lab) {
+	t.Helper()
 	t.Run("missing", lab.missing)
 	t.Run("create once", lab.create)
 	t.Run("swap", lab.swap)
