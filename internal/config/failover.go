@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -177,11 +178,9 @@ func (c *Config) checkWhere(report reporter) {
 	}
 	for _, r := range f.Decide.Records {
 		for _, list := range [][]string{r.A, r.B} {
-			for _, v := range list {
-				if inSite(v) {
-					report(path, fmt.Sprintf("%s is one of the two sites (%s): when that one is gone, nobody could decide", host, r.Name))
-					return
-				}
+			if slices.ContainsFunc(list, inSite) {
+				report(path, fmt.Sprintf("%s is one of the two sites (%s): when that one is gone, nobody could decide", host, r.Name))
+				return
 			}
 		}
 	}
