@@ -150,8 +150,10 @@ func (x *exec) folders(ctx context.Context, s Side) error {
 	if len(cs) == 0 {
 		return nil
 	}
-	if err := x.awaitValidity(ctx, twin); err != nil {
-		return err
+	if !x.r.a.cfg.SharedValidity {
+		if err := x.awaitValidity(ctx, twin); err != nil {
+			return err
+		}
 	}
 	errs, err := x.r.stores[s].Folders(ctx, cs)
 	for i, f := range steps {
