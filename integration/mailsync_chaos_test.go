@@ -137,6 +137,10 @@ func chaos(t *testing.T, setting chaosSetting, seed uint64) {
 	}
 	now := m.equal()
 	if t.Failed() { // would another session have seen it?
+		for s, store := range m.stores {
+			list, err := store.List(t.Context())
+			t.Logf("old session of side %s: %v %+v", imapsync.Side(s), err, list.Boxes)
+		}
 		m.connect()
 		t.Logf("a pass with new sessions: %+v", m.pass())
 	}

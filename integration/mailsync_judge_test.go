@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/emersion/go-imap/v2"
+
 	"understudy/imapsync"
 	"understudy/integration/mailpair"
 )
@@ -92,6 +94,7 @@ func (b *book) last(deeds []deed) []deed {
 type spot struct {
 	shelf string
 	flags []string
+	uid   imap.UID // on side A
 }
 
 // judge compares the book of all messages with what there is.
@@ -121,7 +124,7 @@ func judge(deeds []deed, passes []passed, seeds, now mailpair.Mailboxes) *verdic
 	spots := make(map[string][]spot)
 	for name, f := range now {
 		for _, m := range f.Messages {
-			spots[m.ID] = append(spots[m.ID], spot{shelf(name), m.Flags})
+			spots[m.ID] = append(spots[m.ID], spot{shelf(name), m.Flags, m.UID})
 		}
 	}
 	for id := range spots {
@@ -228,8 +231,8 @@ func (b *book) String() string {
 	slices.SortFunc(b.deeds, func(x, y deed) int { return x.end.Compare(y.end) })
 	out := fmt.Sprintf("    began in %s with %v\n", b.home, b.initial)
 	for _, d := range b.deeds {
-		out += fmt.Sprintf("    %s-%s (known at %s) side %s: %s %s %v %s (sure %v)\n",
-			d.start.Format("05.000"), d.end.Format("05.000"), b.known(d), d.side, d.kind, d.flag, d.set, d.to, d.sure)
+		out += fmt.Sprintf("    %s-%s (known at %s) side %s: %s UID %d %s %v %s (sure %v, %s)\n",
+			d.start.Format("05.000"), d.end.Format("05.000"), b.known(d), d.side, d.kind, d.uid, d.flag, d.set, d.to, d.sure, d.note)
 	}
 	return out
 }

@@ -30,6 +30,8 @@ type deed struct {
 	flag string // lower case
 	set  bool
 	had  []string // append: the flags it came with
+	uid  imap.UID
+	note string
 }
 
 // people act on both sides at once, and keep the book of what they did.
@@ -268,7 +270,7 @@ func (p *person) store(m *seen, flag imap.Flag, set bool) (sure bool, err error)
 func (p *person) flag(m *seen) error {
 	flag := chaosFlags[p.rnd.IntN(len(chaosFlags))]
 	name := strings.ToLower(string(flag))
-	d := deed{kind: "flag", id: m.id, side: p.side, start: time.Now(), flag: name, set: !slices.Contains(m.flags, name)}
+	d := deed{kind: "flag", id: m.id, side: p.side, start: time.Now(), uid: m.uid, flag: name, set: !slices.Contains(m.flags, name)}
 	sure, err := p.store(m, flag, d.set)
 	d.sure = sure && err == nil
 	p.record(d)
@@ -276,10 +278,12 @@ func (p *person) flag(m *seen) error {
 }
 
 func (p *person) remove(m *seen) error {
-	d := deed{kind: "delete", id: m.id, side: p.side, start: time.Now()}
+	d := deed{kind: "delete", id: m.id, side: p.side, start: time.Now(), uid: m.uid}
 	sure, err := p.store(m, imap.FlagDeleted, true)
 	if err == nil {
-		err = p.c.UIDExpunge(imap.UIDSetNum(m.uid)).Close()
+		var gone []uint32
+		gone, err = p.c.UIDExpunge(imap.UIDSetNum(m.uid)).Collect()
+		d.note = fmt.Sprintf("%d expunged", len(gone))
 	}
 	// Whoever expunged it, it was marked: the synchroniser may have been faster.
 	d.sure = sure && err == nil
@@ -288,7 +292,7 @@ func (p *person) remove(m *seen) error {
 }
 
 func (p *person) copy(m *seen, to string) error {
-	d := deed{kind: "copy", id: m.id, side: p.side, start: time.Now(), to: shelf(to)}
+	d := deed{kind: "copy", id: m.id, side: p.side, start: time.Now(), uid: m.uid, to: shelf(to)}
 	res, err := p.c.Copy(imap.UIDSetNum(m.uid), to).Wait()
 	d.sure = err == nil && len(res.DestUIDs) > 0
 	if !refused(err) {
@@ -298,7 +302,7 @@ func (p *person) copy(m *seen, to string) error {
 }
 
 func (p *person) move(m *seen, to string) error {
-	d := deed{kind: "move", id: m.id, side: p.side, start: time.Now(), to: shelf(to)}
+	d := deed{kind: "move", id: m.id, side: p.side, start: time.Now(), uid: m.uid, to: shelf(to)}
 	res, err := p.c.Move(imap.UIDSetNum(m.uid), to).Wait()
 	d.sure = err == nil && res.DestUIDs != nil
 	if !refused(err) {

@@ -23,6 +23,7 @@ const mailUser = "eva"
 // mailSync is one account on two servers, and the base between them.
 type mailSync struct {
 	t      *testing.T
+	user   string
 	server [2]*servers.Mailbox
 	// addr is where the synchroniser connects; people connect to server[s].Addr.
 	addr   [2]string
@@ -39,7 +40,7 @@ func newMailSync(t *testing.T) *mailSync {
 
 func onServers(t *testing.T, a, b *servers.Mailbox) *mailSync {
 	t.Helper()
-	m := &mailSync{t: t, server: [2]*servers.Mailbox{a, b}, addr: [2]string{a.Addr, b.Addr}, cfg: imapsync.DefaultConfig()}
+	m := &mailSync{t: t, user: mailUser, server: [2]*servers.Mailbox{a, b}, addr: [2]string{a.Addr, b.Addr}, cfg: imapsync.DefaultConfig()}
 	m.base = filepath.Join(lab.Dir(t), "eva.db")
 	m.connect()
 	t.Cleanup(m.disconnect)
@@ -68,7 +69,7 @@ func (m *mailSync) connect() {
 	for s, addr := range m.addr {
 		m.stores[s] = imapstore.New(imapstore.Options{
 			Server: wire.Config{Address: "imap://" + addr},
-			Login:  func() (wire.Login, error) { return wire.Login{User: mailUser, Master: "master", Secret: "secret"}, nil },
+			Login:  func() (wire.Login, error) { return wire.Login{User: m.user, Master: "master", Secret: "secret"}, nil },
 		})
 	}
 }
@@ -135,7 +136,7 @@ func (m *mailSync) settle() imapsync.Report {
 // load stores messages on one side.
 func (m *mailSync) load(s imapsync.Side, folder string, mail []mailpair.Mail) {
 	m.t.Helper()
-	if err := mailpair.Load(m.t.Context(), m.server[s].Addr, mailUser, folder, mail); err != nil {
+	if err := mailpair.Load(m.t.Context(), m.server[s].Addr, m.user, folder, mail); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -143,7 +144,7 @@ func (m *mailSync) load(s imapsync.Side, folder string, mail []mailpair.Mail) {
 // raw is a connection of a person to one side.
 func (m *mailSync) raw(s imapsync.Side) *mailpair.Raw {
 	m.t.Helper()
-	r, err := mailpair.DialRaw(m.t.Context(), m.server[s].Addr, mailUser)
+	r, err := mailpair.DialRaw(m.t.Context(), m.server[s].Addr, m.user)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -166,7 +167,7 @@ func (m *mailSync) do(s imapsync.Side, commands ...string) {
 // read is what one side has.
 func (m *mailSync) read(s imapsync.Side) mailpair.Mailboxes {
 	m.t.Helper()
-	all, err := mailpair.Read(m.t.Context(), m.server[s].Addr, mailUser)
+	all, err := mailpair.Read(m.t.Context(), m.server[s].Addr, m.user)
 	if err != nil {
 		m.t.Fatalf("read side %s: %v", s, err)
 	}
