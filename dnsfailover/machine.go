@@ -244,6 +244,8 @@ func (m *Machine) View() (View, Instant) {
 		v := Fixed(me, active)
 		v.Epoch = m.reg.Epoch
 		return v, 0
+	case m.forced > 0 && !m.heard && m.deaf == "":
+		return View{}, 0 // just started: the register may have gone beyond it
 	case m.forced > 0:
 		return View{Active: me, Epoch: m.forced, Role: Active}, 0
 	case !m.heard || m.reg.IsZero():
@@ -299,9 +301,10 @@ func (m *Machine) saw(sent Instant, reg Register) {
 		m.out = append(m.out, NudgePeer{})
 	}
 	if m.forced > 0 && reg.Epoch >= m.forced {
-		m.note("forced epoch ended", "the register has epoch %d", reg.Epoch)
-		m.forced = 0
-		m.out = append(m.out, SaveForced{})
+		m.endForced("the register has epoch %d", reg.Epoch)
+	}
+	if reg.Holder == m.cfg.Site {
+		m.forcing = nil // carried out, whatever became of the answer
 	}
 	m.grant(sent, false)
 }
@@ -387,7 +390,8 @@ func (m *Machine) hush() { m.quiet = m.now.Add(m.cfg.Timing.BetweenMoves) }
 
 // swapDone takes in what came of a change.
 func (m *Machine) swapDone(e SwapDone) {
-	m.nextRead = m.now // whatever it was: look
+	// Whatever it was: look. A quick refusal is not to be repeated without a pause.
+	m.nextRead = max(m.now, e.Sent.Add(min(m.cfg.Timing.Poll, time.Second)))
 	m.stale = e.Outcome != OK
 	if e.Outcome != Unknown {
 		m.deaf, m.absent = "", false
@@ -405,13 +409,7 @@ func (m *Machine) swapDone(e SwapDone) {
 		case e.Swap.Kind == Take && m.claim != nil:
 			m.claim.give = true
 		}
-	case Unknown:
-		switch {
-		case m.claim != nil, m.drain != nil:
-		default:
-			m.nextRead = m.now.Add(min(m.cfg.Timing.Poll, time.Second))
-		}
-	case Conflict, Absent:
+	case Unknown, Conflict, Absent:
 	}
 }
 
@@ -458,12 +456,22 @@ func (m *Machine) wrote(e SwapDone) {
 	m.grant(e.Sent, true)
 }
 
+// endForced: the register decides again.
+func (m *Machine) endForced(format string, args ...any) {
+	m.note("forced epoch ended", format, args...)
+	m.forced = 0
+	m.out = append(m.out, SaveForced{})
+}
+
 // giveUp ends a hand-over that cannot be done. The next permit comes from a
 // change of our own: it makes sure that no hand-over that was sent takes place.
 func (m *Machine) giveUp(why string) {
 	m.note("hand-over given up", "%s", why)
 	if m.drain.tries > 0 {
 		m.first = m.reg
+	}
+	if m.drain.auto {
+		m.backoff = m.now.Add(m.cfg.Timing.Backoff)
 	}
 	m.drain = nil
 	m.nextRead = m.now

@@ -25,29 +25,42 @@ func (m *Machine) act() {
 	}
 }
 
+// maxTries is how often a hand-over or a take is sent while the register answers
+// and does not do it.
+const maxTries = 5
+
 // begin starts what is due: a hand-over of a sick site, a forced epoch, a pause
 // that only this site knows.
 func (m *Machine) begin() {
 	if why := m.whyHandOver(); why != "" {
 		m.startDrain(m.cfg.Peer, why, true)
 	}
-	if d := m.drain; d != nil && d.tries >= 5 && m.deaf == "" && m.reg.Holder == m.cfg.Site {
+	if d := m.drain; d != nil && d.tries >= maxTries && m.deaf == "" && m.reg.Holder == m.cfg.Site {
 		m.giveUp("the register did not take it")
 	} else if d != nil && d.tries == 0 && d.stopped && m.silent() {
 		m.giveUp("the register says nothing (" + m.deaf + ")")
 	}
 	f := m.forcing
-	if f == nil || f.asked > 0 || m.deaf == "" || m.now < f.since.Add(m.cfg.Timing.Wait) {
+	if f == nil || f.asked > 0 || !m.silent() || m.now < f.since.Add(m.cfg.Timing.Wait) {
 		return
 	}
-	// No register, and any permit of the other site has ended.
+	// No register, and any permit of the other site has ended. One lost answer is
+	// no silence: the register may hold an objection.
 	f.asked = max(m.reg.Epoch, m.peer.Epoch, m.peer.Forced) + 1
 	m.out = append(m.out, SaveForced{Epoch: f.asked})
 }
 
-// forcedSaved makes this site active without a register.
+// forcedSaved makes this site active without a register, unless that has answered
+// meanwhile: then nothing may stay on disk for the next start.
 func (m *Machine) forcedSaved(epoch uint64) {
-	if m.forcing == nil || epoch == 0 || epoch != m.forcing.asked {
+	if epoch == 0 {
+		return
+	}
+	if m.forcing == nil || epoch != m.forcing.asked || !m.silent() {
+		if m.forcing != nil {
+			m.forcing.asked = 0
+		}
+		m.out = append(m.out, SaveForced{})
 		return
 	}
 	m.forcing, m.claim, m.forced = nil, nil, epoch
@@ -133,6 +146,12 @@ func (m *Machine) claimed() (Swap, bool) {
 	c := m.claim
 	if c.seen == 0 || m.reg.Nonce != c.new.Nonce || m.deaf != "" {
 		return Swap{}, false // read until the register says what became of it
+	}
+	if c.tries >= maxTries && !c.give {
+		c.give = true
+		m.backoff = m.now.Add(m.cfg.Timing.Backoff)
+		m.note("claim given up", "the register did not take it")
+		m.forcing = nil
 	}
 	if why := m.whyWithdraw(); why != "" || c.give {
 		c.give = true
@@ -273,6 +292,8 @@ func (m *Machine) whyNotHandOver() string {
 		return "failover is paused"
 	case m.now < m.quiet:
 		return fmt.Sprintf("the last automatic move was less than %s ago; see failover acknowledge", m.cfg.Timing.BetweenMoves)
+	case m.now < m.backoff:
+		return "a hand-over was given up a moment ago"
 	}
 	return m.peerUnfit()
 }

@@ -25,8 +25,13 @@ func (m *Machine) peerSays(p PeerState) {
 	case m.sickAt == 0:
 		m.sickAt = m.now
 	}
-	if q := m.now.Add(p.QuietFor); p.QuietFor > 0 && q > m.quiet {
+	// What it says is old by the way here: a little longer is what this site said
+	// itself, and would grow with every message.
+	if q := m.now.Add(p.QuietFor); p.QuietFor > 0 && q.Sub(m.quiet) > m.cfg.Timing.Poll+m.cfg.Timing.Request {
 		m.quiet = q
+	}
+	if m.forced > 0 && p.Epoch >= m.forced && p.Holder == m.cfg.Peer {
+		m.endForced("%s knows that it is active in epoch %d", m.cfg.Peer, p.Epoch)
 	}
 	if m.peerForced() && m.permit != 0 {
 		m.note("stood down", "%s is active by force in epoch %d", m.cfg.Peer, p.Forced)
