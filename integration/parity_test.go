@@ -117,6 +117,20 @@ control_socket = "%s/rspamd.sock mode=0600";`, host, port, r.db))
 	return r
 }
 
+// configdump is the command that prints its configuration.
+func (r *rspamdServer) configdump() []string {
+	return append(append([]string{"rspamadm"}, r.vars()...), "configdump", "-j", "-c", "/etc/rspamd/rspamd.conf")
+}
+
+// vars says where its directories are.
+func (r *rspamdServer) vars() []string {
+	vars := []string{"--var=LOCAL_CONFDIR=" + r.local}
+	for _, v := range []string{"DBDIR", "RUNDIR", "LOGDIR"} {
+		vars = append(vars, "--var="+v+"="+r.db)
+	}
+	return vars
+}
+
 func (r *rspamdServer) mapFile() string { return filepath.Join(r.local, "lab.map") }
 
 // set writes a file of local.d.
@@ -138,10 +152,7 @@ func (r *rspamdServer) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	args := []string{"-f", "-u", "_rspamd", "-g", "_rspamd", "-c", "/etc/rspamd/rspamd.conf", "--var=LOCAL_CONFDIR=" + r.local}
-	for _, v := range []string{"DBDIR", "RUNDIR", "LOGDIR"} {
-		args = append(args, "--var="+v+"="+r.db)
-	}
+	args := append([]string{"-f", "-u", "_rspamd", "-g", "_rspamd", "-c", "/etc/rspamd/rspamd.conf"}, r.vars()...)
 	out, err := os.OpenFile(filepath.Join(r.local, "out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		r.t.Fatal(err)
@@ -270,9 +281,13 @@ func TestParity(t *testing.T) {
 		"spam.redis.address": s.redisB.Addr, "spam.redis.peer": s.redisA.Addr, "spam.redis.timeout": "5s",
 		"spam.parity.controller": "http://" + s.b.Controller,
 		"spam.parity.peer_url":   "http://" + s.a.Normal, "spam.parity.peer_controller": "http://" + s.a.Controller,
+		"spam.parity.configdump": s.b.configdump(), "spam.parity.peer_configdump": s.a.configdump(),
 	})
 
 	r, code := s.compare(t, u, 200)
+	if r.Settings < 1500 || len(r.Skipped) != 0 {
+		t.Errorf("%d settings compared, skipped: %q", r.Settings, r.Skipped)
+	}
 	if code != 0 || r.Broken() || r.Probe.Messages != 200 || r.Probe.Different != 0 || len(r.Differences) != 0 {
 		t.Errorf("exit %d: %s\n%v\n%+v", code, r.Summary(), r.Differences, r.Probe.Named)
 	}
@@ -301,6 +316,10 @@ func TestParity(t *testing.T) {
 		{
 			"one module", func() { s.b.set("mime_types.conf", "enabled = false;") },
 			func() { s.b.set("mime_types.conf", "") }, "symbol", "MIME_GOOD",
+		},
+		{
+			"one option that no symbol shows", func() { s.b.set("dmarc.conf", "send_reports = true;") },
+			func() { s.b.set("dmarc.conf", "") }, "setting", "dmarc.send_reports: here true, peer",
 		},
 	} {
 		s.b.stop()

@@ -46,6 +46,7 @@ func (c *Config) check(report reporter) {
 		c.checkMailsync(report)
 	}
 	c.checkPeer(report)
+	c.checkParity(report)
 	if sitesOK {
 		c.checkFailover(report)
 	}

@@ -69,3 +69,25 @@ func (c *Config) Peer() string {
 	}
 	return ""
 }
+
+// checkParity holds what comparing by schedule needs: it depends on the engine.
+func (c *Config) checkParity(report reporter) {
+	s := c.Spam
+	if s.Parity.Interval <= 0 {
+		return
+	}
+	switch s.Engine.Engine {
+	case engine.Rspamd:
+		if s.Parity.PeerURL == "" {
+			report("spam.parity.peer_url", "is missing; interval needs it")
+		}
+	case engine.Builtin:
+		if s.Redis.Address == "" || s.Redis.Peer == "" {
+			report("spam.parity.interval", "needs spam.redis.address and spam.redis.peer to compare the builtin filter")
+		}
+	case engine.None:
+		report("spam.parity.interval", "needs an engine that can be compared")
+	default:
+		report("spam.parity.interval", "the engine "+s.Engine.Engine+" cannot be compared, only rspamd and builtin can")
+	}
+}

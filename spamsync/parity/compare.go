@@ -3,6 +3,7 @@ package parity
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -13,7 +14,7 @@ const rounding = 0.011
 
 // Difference is one thing that is not the same at both sites.
 type Difference struct {
-	// Aspect is "version", "symbol", "action", "map", "redis", "clock", "dns", "score",
+	// Aspect is "version", "symbol", "action", "map", "setting", "redis", "clock", "dns", "score",
 	// "noise" or "error".
 	Aspect string `json:"aspect"`
 	// Name is which: a symbol, a map, a name in DNS.
@@ -89,6 +90,16 @@ func bayes(j Judgement) float64 {
 		sum += j.Symbols[name].Score
 	}
 	return sum
+}
+
+// withoutBayes is j without what the classifier says, and without the action, which
+// a classifier's score may carry over a threshold.
+func withoutBayes(j Judgement) Judgement {
+	out := Judgement{Score: j.Score - bayes(j), Symbols: maps.Clone(j.Symbols)}
+	for _, name := range classifiers() {
+		delete(out.Symbols, name)
+	}
+	return out
 }
 
 // distances gathers how far judgements of one message at one site are apart.

@@ -13,6 +13,11 @@ import (
 type Deps struct {
 	// URL is this site's normal worker of Rspamd.
 	URL string
+	// Here and PeerJudge, where they are set, are asked instead of Rspamd: engines
+	// named Engine that have no controller. Only Redis, DNS, and what they judge are
+	// compared then.
+	Here, PeerJudge Judge
+	Engine          string
 	// Redis and PeerRedis are what both engines read; nil is not looked at.
 	Redis, PeerRedis redis.UniversalClient
 	// Site and PeerSite are the sites' names, for people.
@@ -21,8 +26,11 @@ type Deps struct {
 
 // Comparer compares both sites. Its methods may be called concurrently.
 type Comparer struct {
-	cfg        Config
-	deps       Deps
+	cfg  Config
+	deps Deps
+	// judges are this site's and the other's; here and peer are the same where they
+	// are Rspamd, and nil otherwise.
+	judges     [2]Judge
 	here, peer *Rspamd
 }
 
@@ -30,6 +38,9 @@ type Comparer struct {
 func New(cfg Config, deps Deps) (*Comparer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
+	}
+	if deps.Here != nil && deps.PeerJudge != nil {
+		return &Comparer{cfg: cfg, deps: deps, judges: [2]Judge{deps.Here, deps.PeerJudge}}, nil
 	}
 	if cfg.PeerURL == "" {
 		return nil, errors.New("peer_url: is missing; it says where the other site's engine is")
@@ -47,11 +58,15 @@ func New(cfg Config, deps Deps) (*Comparer, error) {
 	for _, r := range []*Rspamd{c.here, c.peer} {
 		r.Disable = cfg.Disable
 	}
+	c.judges = [2]Judge{c.here, c.peer}
 	return c, nil
 }
 
 // Close ends idle connections; the Redis clients stay the caller's.
 func (c *Comparer) Close() {
+	if c.here == nil {
+		return
+	}
 	c.here.Close()
 	c.peer.Close()
 }
@@ -61,18 +76,16 @@ func (c *Comparer) Close() {
 func (c *Comparer) Compare(ctx context.Context, messages []Message) (Report, error) {
 	started := time.Now()
 	r := Report{At: started.UTC(), Site: c.deps.Site, PeerSite: c.deps.PeerSite}
-	err := c.compareFingerprints(ctx, &r)
-	r.note("fingerprint", err)
+	c.compareEngines(ctx, &r)
 	if err := c.compareDNS(ctx, &r); err != nil {
 		return r, err
 	}
-	err = c.compareRedis(ctx, &r)
-	r.note("redis", err)
+	r.note("redis", c.compareRedis(ctx, &r))
 	r.compareClocks(c.cfg.MaxClockOffset)
 
 	before, watched := c.watch(ctx)
 	from := time.Now()
-	p, err := probe(ctx, c.here, c.peer, messages, c.cfg.BayesTolerance)
+	p, err := probe(ctx, c.judges[0], c.judges[1], messages, c.bayesTolerance())
 	if err != nil {
 		return r, err
 	}
@@ -86,6 +99,25 @@ func (c *Comparer) Compare(ctx context.Context, messages []Message) (Report, err
 	r.Seconds = time.Since(started).Seconds()
 	r.conclude()
 	return r, nil
+}
+
+// compareEngines compares what Rspamd says of itself.
+func (c *Comparer) compareEngines(ctx context.Context, r *Report) {
+	if c.here == nil {
+		r.Here.Engine, r.Peer.Engine = c.deps.Engine, c.deps.Engine
+		r.Skipped = append(r.Skipped, "configuration: the other site's engine "+c.deps.Engine+" is taken to be configured as this one")
+		return
+	}
+	r.note("fingerprint", c.compareFingerprints(ctx, r))
+	r.note("configuration", c.compareConfiguration(ctx, r))
+}
+
+// bayesTolerance is that of Rspamd's classifier; other engines always say the same.
+func (c *Comparer) bayesTolerance() float64 {
+	if c.here == nil {
+		return 0
+	}
+	return c.cfg.BayesTolerance
 }
 
 func (c *Comparer) compareFingerprints(ctx context.Context, r *Report) error {

@@ -13,7 +13,7 @@ import (
 // Config is the section spam.parity.
 type Config struct {
 	Interval         time.Duration `key:"interval" default:"0s" doc:"How often serve compares both sites; 0 never does."`
-	PeerURL          string        `key:"peer_url" doc:"Rspamd's normal worker at the other site, as http://10.0.0.1:11333; without it nothing is compared."`
+	PeerURL          string        `key:"peer_url" doc:"Rspamd's normal worker at the other site, as http://10.0.0.1:11333; without it no Rspamd is compared."`
 	PeerController   string        `key:"peer_controller" doc:"Rspamd's controller at the other site; by default port 11334 of the host in peer_url."`
 	Controller       string        `key:"controller" doc:"Rspamd's controller at this site, by default http://127.0.0.1:11334."`
 	PasswordFile     string        `key:"password_file" doc:"File with the password of this site's controller."`
@@ -26,6 +26,9 @@ type Config struct {
 	Resolver         string        `key:"resolver" doc:"DNS server that this site's engine asks, host:port; with peer_resolver, to compare their answers."`
 	PeerResolver     string        `key:"peer_resolver" doc:"DNS server that the other site's engine asks, host:port."`
 	Names            []string      `key:"names" default:"2.0.0.127.zen.spamhaus.org, dbltest.com.dbl.spamhaus.org, test.uribl.com.multi.uribl.com" doc:"Names that both DNS servers are asked for; the test entries of the block lists in use show a server that is blocked there."`
+	Configdump       []string      `key:"configdump" doc:"Command, without a shell, that prints this site's configuration of Rspamd; by default rspamadm configdump -j. It runs only with peer_configdump."`
+	PeerConfigdump   []string      `key:"peer_configdump" doc:"Command, without a shell, that prints the other site's configuration of Rspamd, such as ssh with rspamadm configdump -j, or cat of a file; without it configurations are not compared."`
+	ConfigdumpIgnore []string      `key:"configdump_ignore" default:"logging, worker" doc:"Sections or settings of Rspamd, as options.dns, that may differ between the sites."`
 	Disable          []string      `key:"disable" doc:"Further symbols of Rspamd that a comparison must not run, such as the _POST and _IDEMPOTENT ones of reputation rules of your own."`
 }
 
@@ -33,7 +36,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Samples: 50, Timeout: 30 * time.Second, MaxClockOffset: 2 * time.Second, BayesTolerance: 2,
-		Names: []string{"2.0.0.127.zen.spamhaus.org", "dbltest.com.dbl.spamhaus.org", "test.uribl.com.multi.uribl.com"},
+		ConfigdumpIgnore: []string{"logging", "worker"},
+		Names:            []string{"2.0.0.127.zen.spamhaus.org", "dbltest.com.dbl.spamhaus.org", "test.uribl.com.multi.uribl.com"},
 	}
 }
 
@@ -62,9 +66,6 @@ func (c Config) Validate() error {
 	if c.Interval < 0 || c.Interval > 0 && c.Interval < time.Minute {
 		fault("interval: must be 0 or at least 1m")
 	}
-	if c.Interval > 0 && c.PeerURL == "" {
-		fault("peer_url: is missing; interval needs it")
-	}
 	if c.Samples < 1 || c.Samples > 10_000 {
 		fault("samples: must be from 1 to 10000")
 	}
@@ -73,6 +74,17 @@ func (c Config) Validate() error {
 	}
 	if c.BayesTolerance < 0 {
 		fault("bayes_tolerance: must not be negative")
+	}
+	for _, command := range []struct {
+		key  string
+		argv []string
+	}{{"configdump", c.Configdump}, {"peer_configdump", c.PeerConfigdump}} {
+		if len(command.argv) > 0 && command.argv[0] == "" {
+			fault("%s: must begin with the name of a program", command.key)
+		}
+	}
+	if len(c.Configdump) > 0 && len(c.PeerConfigdump) == 0 {
+		fault("peer_configdump: is missing; configdump needs it")
 	}
 	if c.MaxClockOffset <= 0 {
 		fault("max_clock_offset: must be positive")
@@ -99,4 +111,12 @@ func (c Config) controller() string {
 		return c.Controller
 	}
 	return "http://127.0.0.1:11334"
+}
+
+// configdump is the command that prints this site's configuration.
+func (c Config) configdump() []string {
+	if len(c.Configdump) > 0 {
+		return c.Configdump
+	}
+	return []string{"rspamadm", "configdump", "-j"}
 }

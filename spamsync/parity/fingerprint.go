@@ -19,6 +19,8 @@ import (
 
 // Fingerprint is what one engine's verdicts depend on.
 type Fingerprint struct {
+	// Engine is "rspamd" or "builtin".
+	Engine  string `json:"engine"`
 	Version string `json:"version"`
 	// Symbols are the scores by symbol; Groups says which group (as a rule, which
 	// module) a symbol is of.
@@ -37,7 +39,7 @@ type Fingerprint struct {
 // fingerprint asks one controller.
 func (r *Rspamd) fingerprint(ctx context.Context) (Fingerprint, error) {
 	f := Fingerprint{
-		Symbols: make(map[string]float64), Groups: make(map[string]string),
+		Engine: "rspamd", Symbols: make(map[string]float64), Groups: make(map[string]string),
 		Actions: make(map[string]float64), Maps: make(map[string]string),
 	}
 	var stat struct {

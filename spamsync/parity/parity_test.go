@@ -127,6 +127,29 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestManyAreUnequal: many messages that differ by what is noise are a finding, but
+// for those that differ in the classifier alone, which has a measure of its own.
+func TestManyAreUnequal(t *testing.T) {
+	t.Parallel()
+	site := func(symbol string, extra float64) func(string, int) (Judgement, error) {
+		return func(name string, n int) (Judgement, error) {
+			if name == "m00" { // it changes at both sites, and so is noise
+				return judged("no action", 1+float64(n%2), "X", 1.0, symbol, float64(n%2)), nil
+			}
+			return judged("no action", 1.5+extra, "X", 1.0, symbol, 0.5+extra), nil
+		}
+	}
+	if r := run(t, 40, site("NEURAL", 0), site("NEURAL", 0.2)); !r.Broken() || len(r.Probe.Findings) != 1 {
+		t.Errorf("neural: %s: %v", r.Summary(), r.Probe.Findings)
+	}
+	if r := run(t, 40, site("BAYES_SPAM", 0), site("BAYES_SPAM", 0.2)); r.Broken() || r.Probe.Unequal != 39 || r.Probe.BayesDrift < 0.19 {
+		t.Errorf("bayes: %s: %+v", r.Summary(), r.Probe)
+	}
+	if r := run(t, 40, site("BAYES_SPAM", 0), site("BAYES_SPAM", 0.3)); !r.Broken() {
+		t.Errorf("bayes far apart: %s", r.Summary())
+	}
+}
+
 // TestNoiseOfOneSymbol: what a network says depends a little on the process that judges.
 func TestNoiseOfOneSymbol(t *testing.T) {
 	t.Parallel()

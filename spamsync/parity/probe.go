@@ -53,6 +53,10 @@ type Probe struct {
 	Findings  []Difference     `json:"findings,omitempty"`
 	Errors    []string         `json:"errors,omitempty"`
 	Actions   map[string][]int `json:"actions"`
+
+	// beyondBayes are those of Unequal that differ in more than what the classifier
+	// says: that is measured by BayesDrift.
+	beyondBayes int
 }
 
 // MessageReport is one message that the sites judge differently.
@@ -102,6 +106,9 @@ func probe(ctx context.Context, here, peer Judge, messages []Message, bayesToler
 		}
 		if !same(m.here[0], m.peer[0]) {
 			p.Unequal++
+			if !same(withoutBayes(m.here[0]), withoutBayes(m.peer[0])) {
+				p.beyondBayes++
+			}
 			unequal = append(unequal, i)
 		}
 	}
@@ -228,9 +235,9 @@ func (p *Probe) sort(all []pairs, unequal []int, messages []Message, noise floor
 func (p *Probe) excess() {
 	limit := func(n int) int { return 2*n + 5 + p.Messages/50 }
 	here, peer := strconv.Itoa(p.NoiseHere), strconv.Itoa(p.NoisePeer)
-	if p.Different == 0 && p.Unequal > limit(max(p.NoiseHere, p.NoisePeer)) {
+	if p.Different == 0 && p.beyondBayes > limit(max(p.NoiseHere, p.NoisePeer)) {
 		p.Findings = append(p.Findings, Difference{
-			Aspect: "noise", Name: fmt.Sprintf("%d messages differ between the sites, more than at either", p.Unequal), Here: here, Peer: peer,
+			Aspect: "noise", Name: fmt.Sprintf("%d messages differ between the sites, more than at either", p.beyondBayes), Here: here, Peer: peer,
 		})
 	}
 	if p.ScoreNoise > maxNoise {

@@ -32,11 +32,15 @@ type Report struct {
 	// Differences are all that was found, the messages' aside: those are in Probe.
 	Differences []Difference `json:"differences"`
 	// Unknown is what could not be compared, each with its reason.
-	Unknown []string          `json:"unknown,omitempty"`
-	Here    Fingerprint       `json:"here"`
-	Peer    Fingerprint       `json:"peer"`
-	Redis   []RedisView       `json:"redis,omitempty"`
-	DNS     map[string]string `json:"dns,omitempty"`
+	Unknown []string `json:"unknown,omitempty"`
+	// Skipped is what nobody asked to compare; it is neither equal nor different.
+	Skipped []string `json:"skipped,omitempty"`
+	// Settings is how many settings of this site's configuration were compared.
+	Settings int               `json:"settings,omitempty"`
+	Here     Fingerprint       `json:"here"`
+	Peer     Fingerprint       `json:"peer"`
+	Redis    []RedisView       `json:"redis,omitempty"`
+	DNS      map[string]string `json:"dns,omitempty"`
 	// ClockOffsetSeconds is how far the peer's clock is ahead.
 	ClockOffsetSeconds float64 `json:"clock_offset_seconds"`
 	Probe              Probe   `json:"probe"`
@@ -122,19 +126,29 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.Site != "" {
 		row("Sites", "here %s, peer %s", r.Site, r.PeerSite)
 	}
-	row("Engine", "rspamd %s, %d symbols, %d thresholds, %d maps, %d messages learned",
-		r.Here.Version, len(r.Here.Symbols), len(r.Here.Actions), len(r.Here.Maps), r.Here.Learned)
+	if r.Here.Engine != "rspamd" {
+		row("Engine", "%s", r.Here.Engine)
+	} else {
+		row("Engine", "rspamd %s, %d symbols, %d thresholds, %d maps, %d messages learned",
+			r.Here.Version, len(r.Here.Symbols), len(r.Here.Actions), len(r.Here.Maps), r.Here.Learned)
+	}
 	if len(r.Redis) == 2 {
 		row("Redis", "here %s at %d, peer %s at %d", r.Redis[0].Role, r.Redis[0].Offset, r.Redis[1].Role, r.Redis[1].Offset)
 	}
 	if len(r.clocks) > 0 {
 		row("Clocks", "%+.3fs at the peer", r.ClockOffsetSeconds)
 	}
+	if r.Settings > 0 {
+		row("Settings", "%d of the configuration compared", r.Settings)
+	}
 	for _, d := range r.Differences {
 		row("DIFFERENT", "%s", d)
 	}
 	for _, u := range r.Unknown {
 		row("NOT COMPARED", "%s", u)
+	}
+	for _, s := range r.Skipped {
+		row("Not compared", "%s", s)
 	}
 	p := r.Probe
 	row("Messages", "%d judged by both: %d equal, %d within the noise, %d different",
