@@ -48,7 +48,8 @@ func List(ctx context.Context, cfg Config, sites []string) ([]Account, error) {
 		}
 	}
 	if cfg.Query != "" {
-		if err := ask.Rows(ctx, cfg.Driver, cfg.DSNFile, cfg.Query, c.row); err != nil {
+		query := ask.Query{Driver: cfg.Driver, DSNFile: cfg.DSNFile, Text: cfg.Query}
+		if err := query.Rows(ctx, c.row); err != nil {
 			return nil, fmt.Errorf("accounts: %w", err)
 		}
 	}

@@ -7,5 +7,5 @@
 // has given no list.
 //
 //	err := ask.Command(ctx, []string{"doveadm", "user", "*"}, func(r io.Reader) error { … })
-//	err = ask.Rows(ctx, ask.Postgres, dsnFile, "SELECT address FROM users", func(n int, row []string) error { … })
+//	err = ask.Query{Driver: ask.Postgres, DSNFile: file, Text: "SELECT address FROM users"}.Rows(ctx, func(n int, row []string) error { … })
 package ask

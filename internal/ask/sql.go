@@ -18,22 +18,37 @@ const (
 	MySQL    = "mysql"
 )
 
-// Rows runs a query and hands each row to row, with its number from 1 on; NULL is
-// the empty text. It connects anew for each query: they are minutes apart.
-// dsnFile holds the data source name; its text is in no error.
-func Rows(ctx context.Context, kind, dsnFile, query string, row func(n int, columns []string) error) error {
-	dsn, err := Secret(dsnFile)
+// Query is one question to a database.
+type Query struct {
+	// Driver is Postgres or MySQL.
+	Driver string
+	// DSNFile holds the data source name; its text is in no error.
+	DSNFile string
+	// Text is in the database's own SQL.
+	Text string
+	// Connector, where not nil, stands in for the driver.
+	Connector func(dsn string) (driver.Connector, error)
+}
+
+// Rows runs the query and hands each row to row, with its number from 1 on; NULL is
+// the empty text. It connects anew each time: queries are minutes apart.
+func (q Query) Rows(ctx context.Context, row func(n int, columns []string) error) error {
+	dsn, err := Secret(q.DSNFile)
 	if err != nil {
 		return err
 	}
-	connector, err := connectorOf(kind, dsn)
+	connect := q.Connector
+	if connect == nil {
+		connect = func(dsn string) (driver.Connector, error) { return connectorOf(q.Driver, dsn) }
+	}
+	connector, err := connect(dsn)
 	if err != nil {
 		// The driver's error may quote the password.
-		return fmt.Errorf("malformed data source name in %s", dsnFile)
+		return fmt.Errorf("malformed data source name in %s", q.DSNFile)
 	}
 	db := sql.OpenDB(connector)
 	defer db.Close() //nolint:errcheck // read only
-	rows, err := db.QueryContext(ctx, query)
+	rows, err := db.QueryContext(ctx, q.Text)
 	if err != nil {
 		return fmt.Errorf("query: %w", err)
 	}

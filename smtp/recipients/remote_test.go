@@ -17,6 +17,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 
 	"understudy/smtp"
+
+	"understudy/internal/ask"
 )
 
 // fetchAll asks f once and returns the keys, sorted.
@@ -142,12 +144,12 @@ func TestSQL(t *testing.T) {
 	rows := [][]driver.Value{{"a@example.com", int64(1)}, {nil, int64(2)}, {[]byte(" B@Example.com "), int64(3)}, {"", int64(4)}, {"@stale.example", int64(5)}}
 	db := &fakeDB{columns: []string{"address", "n"}, rows: rows}
 	var seen string
-	q := &sqlQuery{dsnFile: dsn, query: "SELECT address, n FROM users", connector: func(d string) (driver.Connector, error) { seen = d; return db, nil }}
+	q := &sqlQuery{ask.Query{DSNFile: dsn, Text: "SELECT address, n FROM users", Connector: func(d string) (driver.Connector, error) { seen = d; return db, nil }}}
 	keys, asOf, err := fetchAll(t, q)
 	if err != nil || strings.Join(keys, " ") != "@stale.example a@example.com b@example.com" {
 		t.Errorf("got %q %v", keys, err)
 	}
-	if seen != "user:secret@host/db" || db.query != q.query || time.Since(asOf) > time.Minute {
+	if seen != "user:secret@host/db" || db.query != q.Text || time.Since(asOf) > time.Minute {
 		t.Errorf("dsn %q, query %q, as of %v", seen, db.query, asOf)
 	}
 	// Rows that end early are no answer.

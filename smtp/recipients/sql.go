@@ -10,17 +10,17 @@ import (
 )
 
 // sqlQuery is a fetcher that asks a database. The first column is the address.
-type sqlQuery struct{ driver, dsnFile, query string }
+type sqlQuery struct{ ask.Query }
 
 var _ fetcher = (*sqlQuery)(nil)
 
 func newSQL(sc SourceConfig) *sqlQuery {
-	return &sqlQuery{driver: sc.Driver, dsnFile: sc.DSNFile, query: sc.Query}
+	return &sqlQuery{ask.Query{Driver: sc.Driver, DSNFile: sc.DSNFile, Text: sc.Query}}
 }
 
 func (q *sqlQuery) fetch(ctx context.Context, l *listing) (time.Time, error) {
 	asOf := time.Now()
-	err := ask.Rows(ctx, q.driver, q.dsnFile, q.query, func(n int, columns []string) error {
+	err := q.Rows(ctx, func(n int, columns []string) error {
 		entry := strings.TrimSpace(columns[0])
 		if entry == "" {
 			return nil

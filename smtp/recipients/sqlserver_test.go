@@ -29,13 +29,13 @@ func TestPostgres(t *testing.T) {
 	if err != nil || len(keys) != 1001 || !slices.Contains(keys, "user1000@example.com") || !slices.Contains(keys, "@stale.example") {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
-	q.query = "SELECT nothing FROM users"
+	q.Text = "SELECT nothing FROM users"
 	if _, _, err := fetchAll(t, q); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("error %v", err)
 	}
-	q.query = "SELECT pg_sleep(1000)::text"
+	q.Text = "SELECT pg_sleep(1000)::text"
 	wantTimeout(t, q)
-	q.query = "SELECT address FROM users"
+	q.Text = "SELECT address FROM users"
 	db.Freeze()
 	wantTimeout(t, q)
 	db.Thaw()
