@@ -304,7 +304,7 @@ func (c *Controller) applyHere(ctx context.Context, s Snapshot) ([]RRChange, err
 		return nil, err
 	}
 	next := old
-	next.Nonce, next.At, next.By, next.Config = NewNonce(), time.Now().Unix(), c.deps.Site, c.deps.Hash
+	next.Nonce, next.At, next.By, next.Config = NewNonce(), time.Now().Unix(), c.deps.Site, c.says().Config
 	if old.State != Held {
 		return nil, fmt.Errorf("%w: a claim is open", ErrOrder)
 	}
@@ -385,7 +385,7 @@ func (c *Controller) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return Status{
-		Site: c.deps.Site, PeerSite: c.peer, Hash: c.deps.Hash, Snapshot: c.Snapshot(),
+		Site: c.deps.Site, PeerSite: c.peer, Hash: c.says().Config, Snapshot: c.Snapshot(),
 		Records: c.steps, PlanAt: c.planAt, PlanError: c.planErr,
 	}
 }

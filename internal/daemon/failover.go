@@ -166,6 +166,17 @@ func (d *Daemon) startFailover(run func(string, time.Duration, func(context.Cont
 	})
 }
 
+// reloadFailover tells the decision the hash of what is in force now: with the old
+// one it would differ from a site that was started with the same configuration.
+func (d *Daemon) reloadFailover() {
+	if d.failover == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	d.failover.Configure(ctx, d.cfg.Failover.Decide.Mode, peer.Hash(config.Summary(d.cfg)))
+}
+
 // currentView is who is active now.
 func (d *Daemon) currentView() dnsfailover.View { return d.feed.Load() }
 
