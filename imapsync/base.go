@@ -47,7 +47,10 @@ type baseBox struct {
 	MailboxID [2]string `json:"mailbox_id"`
 	// Vacant: no pair has a message on this side. Whatever folder of this name is
 	// there continues the track, and all that is in it is new.
-	Vacant     [2]bool `json:"vacant"`
+	Vacant [2]bool `json:"vacant"`
+	// Doubt: this side was new or restored when it was last listed, and the folder
+	// has not been paired again since. Nothing was deleted there.
+	Doubt      [2]bool `json:"doubt"`
 	Subscribed bool    `json:"subscribed"`
 	Use        string  `json:"use,omitempty"`
 	Pairs      int     `json:"pairs"`   // how many, for thresholds without loading them

@@ -338,6 +338,9 @@ func (x *exec) commitBox(c *change, t *track) {
 		default:
 			box.Cursor[s], box.Vacant[s] = t.cursor(Side(s)), false
 		}
+		if x.p.reset[t] && t.name[s] != "" {
+			box.Doubt[s] = false
+		}
 		if t.box[s].Name != "" && t.box[s].ID != "" {
 			box.MailboxID[s] = t.box[s].ID
 		}
@@ -346,7 +349,7 @@ func (x *exec) commitBox(c *change, t *track) {
 		box.Subscribed = want
 	}
 	box.Use = t.use()
-	if old.Name != box.Name || old.Cursor != box.Cursor || old.Vacant != box.Vacant || old.MailboxID != box.MailboxID || old.Subscribed != box.Subscribed || old.Use != box.Use {
+	if old.Name != box.Name || old.Cursor != box.Cursor || old.Vacant != box.Vacant || old.Doubt != box.Doubt || old.MailboxID != box.MailboxID || old.Subscribed != box.Subscribed || old.Use != box.Use {
 		if !slices.Contains(c.putBoxes, box) {
 			c.putBoxes = append(c.putBoxes, box)
 		}

@@ -118,10 +118,24 @@ func (r *runner) judgeMarkers(ctx context.Context) (blank [2]bool, err error) {
 			}
 		}
 		r.img.boxes, r.img.intents, r.img.holds = nil, nil, nil
-	} else if m.Marks != before && !r.opt.DryRun && blank == [2]bool{} {
-		return blank, r.a.db.apply(change{meta: m})
+	} else if m.Marks != before && !r.opt.DryRun {
+		return blank, r.a.db.apply(change{meta: m, putBoxes: r.doubt(blank)})
 	}
 	return blank, nil
+}
+
+// doubt notes in the base which folders have to be paired again on blank sides: they
+// stay in doubt until that has been saved, whatever this pass comes to.
+func (r *runner) doubt(blank [2]bool) []*baseBox {
+	if blank == [2]bool{} {
+		return nil
+	}
+	for _, b := range r.img.boxes {
+		for s := range blank {
+			b.Doubt[s] = b.Doubt[s] || blank[s]
+		}
+	}
+	return r.img.boxes
 }
 
 func (r *runner) note(format string, args ...any) {

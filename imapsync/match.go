@@ -142,7 +142,8 @@ func matchSide(tracks []*track, s Side, have [2]map[string]Box, claimed map[stri
 		if t.base == nil {
 			continue
 		}
-		same := there && !blank && (t.base.Vacant[s] || b.Cursor.Validity == t.base.Cursor[s].Validity &&
+		doubt := blank || t.base.Doubt[s]
+		same := there && !doubt && (t.base.Vacant[s] || b.Cursor.Validity == t.base.Cursor[s].Validity &&
 			(t.base.MailboxID[s] == "" || b.ID == "" || b.ID == t.base.MailboxID[s]))
 		if !same {
 			displaced = append(displaced, t)
@@ -158,7 +159,7 @@ func matchSide(tracks []*track, s Side, have [2]map[string]Box, claimed map[stri
 		if t.base.Vacant[s] {
 			continue // there is nothing it could be recognised by
 		}
-		if b, ok := findRenamed(t, s, have, claimed); ok && !blank {
+		if b, ok := findRenamed(t, s, have, claimed); ok && !blank && !t.base.Doubt[s] {
 			t.name[s], t.box[s], t.status[s], t.renamed[s] = b.Name, b, trusted, true
 			claimed[b.Name] = true
 		}
@@ -170,7 +171,7 @@ func matchSide(tracks []*track, s Side, have [2]map[string]Box, claimed map[stri
 		if b, there := have[s][t.base.Name]; there && !claimed[b.Name] {
 			t.name[s], t.box[s], t.status[s] = b.Name, b, unknown
 			claimed[b.Name] = true
-		} else if blank {
+		} else if blank || t.base.Doubt[s] {
 			t.status[s] = unknown // not there, and that says nothing
 		}
 	}

@@ -307,6 +307,7 @@ func (pl *planner) startOver(t *track) {
 		}
 		vanished := make(map[imap.UID]bool)
 		now := make(map[imap.UID]Message)
+		twice := make(map[imap.UID]bool) // an earlier attempt may have saved some pairs already
 		if d := t.delta[s]; d != nil {
 			for _, u := range d.Vanished {
 				vanished[u] = true
@@ -317,9 +318,10 @@ func (pl *planner) startOver(t *track) {
 		}
 		for _, p := range t.base.pairs {
 			u := p.uid[s]
-			if u == 0 || vanished[u] {
+			if u == 0 || vanished[u] || twice[u] {
 				continue
 			}
+			twice[u] = true
 			m := Message{UID: u, Flags: p.flags[s]}
 			if seen, ok := now[u]; ok {
 				m = seen
