@@ -19,7 +19,7 @@ gofumpt      := $(call tool,mvdan.cc/gofumpt,$(GOFUMPT_VERSION))
 staticcheck  := $(call tool,honnef.co/go/tools/cmd/staticcheck,$(STATICCHECK_VERSION))
 golangci     := $(call tool,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_VERSION))
 
-.PHONY: help build demo test test-setup check lint fuzz bench bench-mx bench-tunnel soak clean
+.PHONY: help build demo test test-setup check lint fuzz bench bench-mx bench-imap bench-tunnel soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,8 +69,13 @@ bench-tunnel: test-setup ## against haproxy, in turn, in one run; writes docs/re
 	@mkdir -p docs/results
 	$(GO) run ./integration/bench-tunnel -out docs/results/bench-tunnel.md
 
+bench-imap: test-setup ## mbsync, interimap and dsync on the same mailboxes, in one run; writes docs/results/bench-imap.md
+	@mkdir -p docs/results
+	$(GO) run ./integration/bench-imap -out docs/results/bench-imap.md
+
 soak: test-setup ## the kill and power-cut tests, KILLS (1000) times; merges; the journal's cost
 	LAB_KILLS=$(KILLS) $(GO) test -count=1 -v -timeout 120m -run 'Kill|PowerCut' ./integration
+	LAB_SEEDS=10 $(GO) test -count=1 -v -timeout 60m -run 'TestMailsync(Chaos|Cuts)' ./integration
 	LAB_SEEDS=30 $(GO) test -count=1 -v -run 'TestReturn|TestHomeMoves$$' ./spamsync/replica/merge
 	LAB_COST=2 $(GO) test -count=1 -v -run TestCost ./spamsync/replica/journal
 	LAB_CONNECTS=1 $(GO) test -count=1 -v -run NothingLeaks ./dnsfailover/tunnel

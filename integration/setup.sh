@@ -18,6 +18,8 @@ wanted=(
 	nginx:nginx
 	haproxy:haproxy            # the rival of bench-tunnel
 	/usr/lib/dovecot/managesieve:dovecot-managesieved # scripts of both sites
+	mbsync:isync               # rivals of bench-imap
+	interimap:interimap
 	swaks:swaks                # a client written by others
 	fusermount3:fuse3          # the power-cut file system
 	ip:iproute2                # network namespaces
