@@ -56,6 +56,7 @@ deleted; what nobody decides is rejected when it expires (mailsync.guard.expire)
 		Example: `  understudy mailsync holds
   understudy mailsync approve alice@example.com
   understudy mailsync reject alice@example.com 3`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := m.all(cmd, args)
 			if err != nil {

@@ -46,6 +46,7 @@ Exit codes: 0 all are equal; 1 something failed, is held or could not be done;
   understudy mailsync run alice@example.com --dry-run
   understudy mailsync run '*@example.com' --folder INBOX --folder 'Archive/**'
   understudy mailsync run --all --max-age 2h`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return r.run(cmd, args) },
 	}
 	fl := cmd.Flags()

@@ -35,6 +35,7 @@ same script, the primary's keeps the name and the other one is kept beside it.
 It prints only what was changed. Exit code 1: something failed or was refused.`,
 		Example: `  understudy mailsync sieve --all
   understudy mailsync sieve alice@example.com --dry-run`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 0) != all {
 				return usageError(errors.New("name accounts, or give --all"))

@@ -24,6 +24,7 @@ with 1 where an account was not equal at its last pass, has held deletions or, w
 --max-age, has not been equal for that long.`,
 		Example: `  understudy mailsync status
   understudy mailsync status --max-age 1h '*@example.com'`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := m.all(cmd, args)
 			if err != nil {
