@@ -149,7 +149,7 @@ func (a *Account) Holds() ([]Hold, error) {
 	return img.holds, nil
 }
 
-// Approve lets the next pass carry a held deletion out; an empty id means all.
+// Approve lets the next pass carry a held deletion out; an empty id means all that wait.
 func (a *Account) Approve(id string) error { return a.settle(id, holdApproved) }
 
 // Reject lets the next pass put the messages back where they were deleted; an
@@ -163,7 +163,7 @@ func (a *Account) settle(id, state string) error {
 	}
 	var c change
 	for _, h := range holds {
-		if id == "" || h.ID == id {
+		if h.ID == id || id == "" && h.State == holdWaiting {
 			h.State = state
 			c.putHolds = append(c.putHolds, h)
 		}

@@ -282,7 +282,7 @@ func (x *exec) fail() {
 func (x *exec) commit() error {
 	x.fail()
 	m := &x.r.img.meta
-	c := change{meta: m, putHolds: x.p.newHolds, dropHolds: x.p.endHolds}
+	c := change{meta: m, putHolds: x.p.newHolds}
 	for _, e := range x.p.entries {
 		switch {
 		case e.unplaced && e.old != nil && x.p.reset[e.home] && e.next == nil:
@@ -293,10 +293,17 @@ func (x *exec) commit() error {
 		}
 		x.place(&c, e)
 	}
+	c.dropHolds = x.endedHolds()
 	before := len(c.putPairs) + len(c.dropPairs) + len(c.putHolds) + len(c.dropHolds)
+	renamed := make(map[string]string)
 	for _, t := range x.tracks {
+		was := t.base0()
 		x.commitBox(&c, t)
+		if was != "" && t.base.Name != was {
+			renamed[was] = t.base.Name
+		}
 	}
+	x.renameHolds(&c, renamed)
 	for _, t := range x.p.dropped {
 		if t.base != nil {
 			c.dropBoxes = append(c.dropBoxes, t.base)
@@ -313,6 +320,37 @@ func (x *exec) commit() error {
 		return nil
 	}
 	return x.apply(c, nil)
+}
+
+// endedHolds are the holds that nothing waits for any more. A deletion that was
+// approved and not confirmed still does: it goes on in the next pass.
+func (x *exec) endedHolds() []string {
+	waits := make(map[string]bool)
+	for _, e := range x.p.entries {
+		if e.unplaced && e.old != nil && e.old.half == held {
+			waits[e.old.hold] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(x.p.endHolds), func(id string) bool { return waits[id] })
+}
+
+// renameHolds lets holds follow their folders.
+func (x *exec) renameHolds(c *change, renamed map[string]string) {
+	if len(renamed) == 0 {
+		return
+	}
+	list := slices.Clone(c.putHolds)
+	for _, h := range x.r.img.holds {
+		if renamed[h.Folder] != "" && !slices.Contains(c.dropHolds, h.ID) {
+			list = append(list, h)
+		}
+	}
+	for i := range list {
+		if name := renamed[list[i].Folder]; name != "" {
+			list[i].Folder = name
+		}
+	}
+	c.putHolds = list
 }
 
 // commitBox writes cursors: only as far as everything was dealt with.

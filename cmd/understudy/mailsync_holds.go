@@ -144,16 +144,21 @@ running daemon does so at once.`,
 	return cmd
 }
 
-// waitingHolds picks the holds with these ids; none: all. It is an error where
+// waitingHolds picks the holds with these ids; none: all that nobody decided yet. It is an error where
 // nothing is left to decide.
 func waitingHolds(holds []imapsync.Hold, ids []string) ([]imapsync.Hold, error) {
-	if len(ids) == 0 {
-		if len(holds) == 0 {
-			return nil, errors.New("nothing is held for this account")
-		}
-		return holds, nil
-	}
 	var out []imapsync.Hold
+	if len(ids) == 0 {
+		for _, h := range holds {
+			if h.State == "waiting" {
+				out = append(out, h)
+			}
+		}
+		if len(out) == 0 {
+			return nil, errors.New("nothing is held for this account that waits for a decision")
+		}
+		return out, nil
+	}
 	for _, id := range ids {
 		found := false
 		for _, h := range holds {
