@@ -3,6 +3,7 @@ package imapsync
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -114,7 +115,7 @@ func (a *Account) Pass(ctx context.Context, sides Sides, opt PassOptions) (Repor
 	r := &runner{
 		a: a, stores: [2]Store{sides.A, sides.B}, opt: opt,
 		filter:   filter{exclude: a.excl, include: include, foreign: a.cfg.Foreign},
-		noRename: make(map[string]bool),
+		noRename: make(map[string]bool), id: rand.Text(),
 		report:   &Report{Started: a.deps.Now(), DryRun: opt.DryRun},
 	}
 	err = r.run(ctx)
@@ -176,6 +177,7 @@ func (a *Account) settle(id, state string) error {
 
 // runner is one pass.
 type runner struct {
+	id       string // of this pass, in its markers
 	a        *Account
 	stores   [2]Store
 	opt      PassOptions

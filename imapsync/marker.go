@@ -29,6 +29,7 @@ const markerKeep = 16
 type marker struct {
 	uid        imap.UID
 	base       string
+	run        string // the pass that wrote it; copies of one base have different ones
 	generation uint64
 	until      time.Time
 }
@@ -37,7 +38,7 @@ func (m marker) text(now time.Time) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "From: understudy <understudy@localhost>\r\nSubject: state of the mailbox synchronisation\r\n")
 	fmt.Fprintf(&b, "Date: %s\r\nMessage-ID: <%s.%d.%d@understudy>\r\n", now.UTC().Format(time.RFC1123Z), m.base, m.generation, now.UnixNano())
-	fmt.Fprintf(&b, "X-Understudy-Base: %s\r\nX-Understudy-Generation: %d\r\nX-Understudy-Until: %d\r\n", m.base, m.generation, m.until.Unix())
+	fmt.Fprintf(&b, "X-Understudy-Base: %s\r\nX-Understudy-Pass: %s\r\nX-Understudy-Generation: %d\r\nX-Understudy-Until: %d\r\n", m.base, m.run, m.generation, m.until.Unix())
 	b.WriteString("\r\nThis folder belongs to understudy, which keeps this mailbox equal to the one at\r\n" +
 		"the other site. Nothing is lost when it is deleted, but the next pass takes longer.\r\n")
 	return b.Bytes()
@@ -59,7 +60,10 @@ func parseMarker(r io.Reader, uid imap.UID) (marker, error) {
 	if err != nil {
 		return marker{}, fmt.Errorf("read marker: lease: %w", err)
 	}
-	return marker{uid: uid, base: strings.TrimSpace(msg.Header.Get("X-Understudy-Base")), generation: generation, until: time.Unix(until, 0)}, nil
+	return marker{
+		uid: uid, base: strings.TrimSpace(msg.Header.Get("X-Understudy-Base")), run: strings.TrimSpace(msg.Header.Get("X-Understudy-Pass")),
+		generation: generation, until: time.Unix(until, 0),
+	}, nil
 }
 
 // hidden finds the marker's folder in the last listing.
@@ -100,9 +104,11 @@ func (r *runner) judgeMarkers(ctx context.Context) (blank [2]bool, err error) {
 		switch {
 		case last.uid == 0: // empty or unreadable: as if it were not there
 			blank[s] = known.Validity != 0 && len(r.img.boxes) > 0
-		case last.base != m.ID && now.Before(last.until):
-			return blank, fmt.Errorf("side %s: lease until %s: %w", s, last.until.UTC().Format(time.RFC3339), ErrBusy)
+		case last.run == r.id: // written in an earlier round
 		case last.base != m.ID, last.generation > max(m.Generation, m.Claimed):
+			if now.Before(last.until) {
+				return blank, fmt.Errorf("side %s: lease until %s: %w", s, last.until.UTC().Format(time.RFC3339), ErrBusy)
+			}
 			outdated = true
 		case last.generation < m.Generation && len(r.img.boxes) > 0:
 			blank[s] = true
@@ -204,10 +210,16 @@ func (r *runner) claim(ctx context.Context) error {
 			return err
 		}
 	}
-	mk := marker{base: m.ID, generation: generation, until: now.Add(r.a.cfg.Lease)}
+	mk := marker{base: m.ID, run: r.id, generation: generation, until: now.Add(r.a.cfg.Lease)}
 	for _, s := range []Side{A, B} {
 		if err := r.claimSide(ctx, s, mk); err != nil {
-			return fmt.Errorf("side %s: %w", s, err)
+			err = fmt.Errorf("side %s: %w", s, err)
+			if errors.Is(err, ErrBusy) {
+				// Our marker came second: it must not make this base look current.
+				m.Claimed = m.Generation
+				err = errors.Join(err, r.a.db.apply(change{meta: m}))
+			}
+			return err
 		}
 	}
 	m.Generation = generation
@@ -250,7 +262,7 @@ func (r *runner) claimSide(ctx context.Context, s Side, mk marker) error {
 		return err
 	}
 	for _, other := range list {
-		if other.uid >= expected && other.base != mk.base {
+		if other.uid >= expected && (other.base != mk.base || other.run != mk.run) {
 			return fmt.Errorf("a marker of another runner came first: %w", ErrBusy)
 		}
 	}
