@@ -165,7 +165,13 @@ func (l *Link) keepSpares(ctx context.Context) {
 	for {
 		for open < wanted {
 			open++
-			l.running.Go(func() { ended <- l.offerSpare(ctx, used) })
+			l.running.Go(func() {
+				wasUsed := l.offerSpare(ctx, used)
+				select {
+				case ended <- wasUsed:
+				case <-ctx.Done(): // nobody reads it any more
+				}
+			})
 		}
 		select {
 		case <-ctx.Done():
