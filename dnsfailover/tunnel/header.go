@@ -158,6 +158,12 @@ func looksForged(first []byte) bool {
 	return bytes.HasPrefix(first, proxyproto.SIGV1) || bytes.HasPrefix(first, proxyproto.SIGV2)
 }
 
+// mayBeForged says that more bytes could make a PROXY header of a client's first
+// ones: it may come in pieces.
+func mayBeForged(first []byte) bool {
+	return bytes.HasPrefix(proxyproto.SIGV1, first) || bytes.HasPrefix(proxyproto.SIGV2, first)
+}
+
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // addrPort is a TCP connection's address.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pires/go-proxyproto"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -63,10 +64,14 @@ func (t *Tunnel) serve(s *session, done func()) {
 	s.active.Store(time.Now().UnixNano())
 	t.mu.Lock()
 	t.sessions[s] = struct{}{}
+	late := t.impatient
 	t.mu.Unlock()
 	t.metrics.sessions.WithLabelValues(s.service.name, s.kind()).Inc()
 	// The role may have moved between the decision and now.
 	s.judge(time.Now())
+	if late {
+		s.end("stopping", true) // those before it have been told already
+	}
 	s.left.Store(2)
 	finish := func() {
 		if s.left.Add(-1) > 0 {
@@ -115,14 +120,21 @@ func (s *session) pass(dir int, dst, src net.Conn) {
 func (s *session) copy(dir int, dst, src net.Conn) error {
 	small := make([]byte, smallBytes)
 	bytes := s.tunnel.metrics.bytes[dir]
-	first := true
+	sniff := dir == up && s.sniff
+	var head []byte // the first bytes, while they may still become a header
 	for {
 		n, err := src.Read(small)
 		if n > 0 {
-			if first && !s.first(dir, small[:n]) {
-				return errHeader
+			if sniff {
+				head = append(head, small[:min(n, len(proxyproto.SIGV2))]...)
+				if looksForged(head) {
+					s.refuseForged()
+					return errHeader
+				}
+				if sniff = mayBeForged(head); !sniff {
+					head = nil
+				}
 			}
-			first = false
 			s.note(dir, small[:n])
 			bytes.Add(float64(n))
 			if n == smallBytes && err == nil {
@@ -140,19 +152,13 @@ func (s *session) copy(dir int, dst, src net.Conn) error {
 	}
 }
 
-// first looks at a client's first bytes: false is a forged PROXY header.
-func (s *session) first(dir int, b []byte) bool {
-	if dir != up || !s.sniff {
-		return true
-	}
-	if !looksForged(b) {
-		return true
-	}
+// refuseForged ends a session whose client sent a PROXY header of its own. The
+// bytes that complete its signature are not passed on.
+func (s *session) refuseForged() {
 	s.forged.Store(true)
 	s.tunnel.metrics.refused.WithLabelValues(s.service.name, whyForged).Inc()
 	s.tunnel.log.Warn("client refused", "service", s.service.name, "client", s.client.String(), "reason", whyForged)
 	s.reset()
-	return false
 }
 
 // note keeps what a farewell needs to know.

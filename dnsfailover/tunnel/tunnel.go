@@ -48,6 +48,8 @@ type Tunnel struct {
 	perNet   map[clientKey]int
 	open     map[string]int // sessions of each service that began here
 	stopping bool
+	// impatient: StopDrain is over, and a session that begins now ends at once.
+	impatient bool
 
 	listeners []listener
 	running   sync.WaitGroup
@@ -180,14 +182,15 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	for _, l := range t.listeners {
 		_ = l.Close() // nothing is lost with it
 	}
-	t.drain()
+	t.drain(cancel)
 	cancel()
 	accepting.Wait()
 	return err
 }
 
-// drain waits for the sessions, and ends those that stay.
-func (t *Tunnel) drain() {
+// drain waits for the sessions, and ends those that stay. giveUp ends the search
+// for a way of those that have none yet.
+func (t *Tunnel) drain(giveUp context.CancelFunc) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -200,6 +203,10 @@ func (t *Tunnel) drain() {
 		return
 	case <-limit.C:
 	}
+	t.mu.Lock()
+	t.impatient = true
+	t.mu.Unlock()
+	giveUp()
 	for _, s := range t.list() {
 		s.end("stopping", true)
 	}
