@@ -79,6 +79,7 @@ type pair struct {
 	clock bubbleClock
 	cut   atomic.Bool
 	gates atomic.Pointer[[]string]
+	slow  atomic.Int64 // how long the other zone's host takes, in nanoseconds
 }
 
 type station struct {
@@ -167,7 +168,7 @@ func (s *station) start() {
 	c, err := dnsfailover.NewController(s.p.cfg, dnsfailover.Deps{
 		Site: siteNames[s.i], Sites: siteNames, Primary: "a", Hash: "0badcafe", Dir: s.dir,
 		Arbiter: s.client, RegisterZone: "example.net.",
-		Zones: []dnsfailover.Zone{{Name: "example.org.", Publisher: s.p.other.Client()}},
+		Zones: []dnsfailover.Zone{{Name: "example.org.", Publisher: slowly{s.p.other.Client(), &s.p.slow}}},
 		Self:  &s.self, Public: &s.public, Peer: s, Clock: s.p.clock, Alarms: &s.alarms,
 		Hook: func(_ context.Context, name string, env map[string]string, _ time.Duration) error {
 			s.mu.Lock()

@@ -297,3 +297,21 @@ func TestQuietEnds(t *testing.T) {
 		t.Errorf("after %s no move for %s more", 2*quiet, left)
 	}
 }
+
+// TestAcknowledgeStays: what the other site had sent before it heard of it does not
+// undo an operator's acknowledgement.
+func TestAcknowledgeStays(t *testing.T) {
+	b := newBench(t, func(c *dnsfailover.MachineConfig) { c.QuietFor = time.Hour })
+	b.tell(dnsfailover.Link{Up: true})
+	b.tell(dnsfailover.Operator{Command: dnsfailover.Acknowledge})
+	b.pass(100 * time.Millisecond)
+	b.tell(dnsfailover.PeerSays{PeerState: dnsfailover.PeerState{Role: "active", Epoch: 7, Holder: "a", QuietFor: time.Hour}})
+	if q := b.m.Snapshot().QuietFor; q > 0 {
+		t.Errorf("no move for %s after an acknowledgement", q)
+	}
+	b.pass(time.Minute)
+	b.tell(dnsfailover.PeerSays{PeerState: dnsfailover.PeerState{Role: "active", Epoch: 7, Holder: "a", QuietFor: time.Hour}})
+	if b.m.Snapshot().QuietFor == 0 {
+		t.Error("a later move is not taken in")
+	}
+}

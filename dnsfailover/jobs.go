@@ -23,6 +23,7 @@ type jobs struct {
 	queue    []job
 	ready    chan struct{}
 	finished string // role and epoch that all was done for
+	overtake func() // ends what the last view still publishes; nil: nothing
 }
 
 // job is a view to act on, or something to do when all before it was done.
@@ -53,7 +54,23 @@ func (j *jobs) changed(v View) {
 	j.c.history.add("view", fmt.Sprintf("%s; active is %s, epoch %d", v.Role, v.Active, v.Epoch))
 	j.view = v
 	j.queue = append(j.queue, job{view: v})
+	if j.overtake != nil {
+		j.overtake()
+	}
 	j.wake()
+}
+
+// whileCurrent is a context that ends when the view changes: what stops work must
+// not wait for a host that does not answer.
+func (j *jobs) whileCurrent(ctx context.Context, v View) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.overtake = cancel
+	if !same(j.view, v) {
+		cancel()
+	}
+	return ctx, cancel
 }
 
 // barrier adds something to do once all changes so far have been acted on.
@@ -173,7 +190,9 @@ func (j *jobs) act(ctx context.Context, v View) error {
 			errs = append(errs, j.hooks(ctx, v, list))
 		}
 		if j.c.Snapshot().Mode != Observe {
-			errs = append(errs, j.c.publishZones(ctx, v))
+			pctx, done := j.whileCurrent(ctx, v)
+			errs = append(errs, j.c.publishZones(pctx, v))
+			done()
 		}
 	}
 	err := errors.Join(errs...)
@@ -234,11 +253,15 @@ func (c *Controller) hookEnv(v View) map[string]string {
 	}
 }
 
+// zoneLimit bounds one step with a zone that is not the register's. Its publisher
+// has limits of its own for each call.
+const zoneLimit = 2 * time.Minute
+
 // publishZones moves the records outside the register's zone.
 func (c *Controller) publishZones(ctx context.Context, v View) error {
 	var errs []error
 	for _, z := range c.deps.Zones {
-		steps, err := c.planZone(ctx, z.Publisher.Records, z.Name, v.Active)
+		steps, err := c.planZone(ctx, z.Publisher.Records, z.Name, v.Active, zoneLimit)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -250,7 +273,7 @@ func (c *Controller) publishZones(ctx context.Context, v View) error {
 		if len(changes) == 0 {
 			continue
 		}
-		actx, cancel := context.WithTimeout(ctx, 2*c.cfg.Timing.Request)
+		actx, cancel := context.WithTimeout(ctx, zoneLimit)
 		err = z.Publisher.Apply(actx, v.Epoch, changes)
 		cancel()
 		if err != nil {

@@ -72,6 +72,7 @@ type Machine struct {
 	promised Instant // no claim before it
 	backoff  Instant // no claim before it
 	quiet    Instant // no automatic move before it
+	acked    Instant // until then the peer's word of quiet may be from before an acknowledgement
 	objected int
 
 	link    bool

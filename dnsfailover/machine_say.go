@@ -27,7 +27,7 @@ func (m *Machine) peerSays(p PeerState) {
 	}
 	// What it says is old by the way here: a little longer is what this site said
 	// itself, and would grow with every message.
-	if q := m.now.Add(p.QuietFor); p.QuietFor > 0 && q.Sub(m.quiet) > m.cfg.Timing.Poll+m.cfg.Timing.Request {
+	if q := m.now.Add(p.QuietFor); p.QuietFor > 0 && m.now >= m.acked && q.Sub(m.quiet) > m.cfg.Timing.Poll+m.cfg.Timing.Request {
 		m.quiet = q
 	}
 	if m.forced > 0 && p.Epoch >= m.forced && p.Holder == m.cfg.Peer {
@@ -107,6 +107,7 @@ func (m *Machine) command(e Operator) (refused string) {
 		m.maintenance = false
 	case Acknowledge:
 		m.quiet, m.backoff, m.objected = 0, 0, 0
+		m.acked = m.now.Add(m.cfg.Timing.Poll + m.cfg.Timing.Request)
 		m.note("acknowledged", "automatic moves are allowed again")
 	case Initialise:
 		return m.initialise(e)

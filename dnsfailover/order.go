@@ -288,7 +288,7 @@ func (c *Controller) Apply(ctx context.Context) ([]RRChange, error) {
 // applyHere changes the records of the register's zone together with a register
 // that names this site again.
 func (c *Controller) applyHere(ctx context.Context, s Snapshot) ([]RRChange, error) {
-	steps, err := c.planZone(ctx, c.deps.Arbiter.Records, c.deps.RegisterZone, c.deps.Site)
+	steps, err := c.planZone(ctx, c.deps.Arbiter.Records, c.deps.RegisterZone, c.deps.Site, c.cfg.Timing.Request)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // read reads the register for the machine.
@@ -45,7 +46,7 @@ func (c *Controller) swapRegister(ctx context.Context, s Swap) SwapDone {
 	done := SwapDone{Sent: c.clock.Now(), Swap: s}
 	var changes []RRChange
 	if s.Records && c.deps.RegisterZone != "" {
-		steps, err := c.planZone(ctx, c.deps.Arbiter.Records, c.deps.RegisterZone, s.New.Holder)
+		steps, err := c.planZone(ctx, c.deps.Arbiter.Records, c.deps.RegisterZone, s.New.Holder, c.cfg.Timing.Request)
 		if err != nil {
 			done.Reason = err.Error()
 			return done
@@ -117,8 +118,9 @@ func (c *Controller) checkZones() error {
 	return errors.Join(errs...)
 }
 
-// planZone plans the records of one zone while holder is active.
-func (c *Controller) planZone(ctx context.Context, read func(context.Context, []RRKey) ([]RRSet, error), zone string, holder Site) ([]Step, error) {
+// planZone plans the records of one zone while holder is active; limit is for
+// reading them.
+func (c *Controller) planZone(ctx context.Context, read func(context.Context, []RRKey) ([]RRSet, error), zone string, holder Site, limit time.Duration) ([]Step, error) {
 	var keys []RRKey
 	for _, m := range c.records {
 		if c.zoneOf(m.Name) == zone {
@@ -128,7 +130,7 @@ func (c *Controller) planZone(ctx context.Context, read func(context.Context, []
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timing.Request)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	present, err := read(ctx, keys)
 	if err != nil {

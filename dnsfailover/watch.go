@@ -102,11 +102,11 @@ func (c *Controller) planAll(ctx context.Context, holder Site) ([]Step, error) {
 	var out []Step
 	var errs []error
 	if c.deps.RegisterZone != "" {
-		steps, err := c.planZone(ctx, c.deps.Arbiter.Records, c.deps.RegisterZone, holder)
+		steps, err := c.planZone(ctx, c.deps.Arbiter.Records, c.deps.RegisterZone, holder, c.cfg.Timing.Request)
 		out, errs = append(out, steps...), append(errs, err)
 	}
 	for _, z := range c.deps.Zones {
-		steps, err := c.planZone(ctx, z.Publisher.Records, z.Name, holder)
+		steps, err := c.planZone(ctx, z.Publisher.Records, z.Name, holder, zoneLimit)
 		out, errs = append(out, steps...), append(errs, err)
 	}
 	return out, errors.Join(errs...)
