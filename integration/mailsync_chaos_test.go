@@ -149,7 +149,7 @@ func chaos(t *testing.T, setting chaosSetting, seed uint64) {
 		t.Errorf("%v\n%s", v, strings.Join(v.faults[:min(len(v.faults), 8)], "\n"))
 	}
 	m.complaints()
-	if len(p.deeds) < 60 {
+	if len(p.deeds) < 30 {
 		t.Errorf("only %d deeds: this was no chaos", len(p.deeds))
 	}
 	t.Logf("%v; %d passes, %d of them without a fault, %d broken off", v, all, len(passes), broken)
