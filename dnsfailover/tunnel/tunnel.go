@@ -30,6 +30,9 @@ type Deps struct {
 	Link *peer.Link
 	// Banned says whether a client may not connect; nil: none is banned.
 	Banned func(netip.Addr) bool
+	// Listen opens an address; nil: lc does. Its listener may give the address up for
+	// a while, and ends Accept with net.ErrClosed once it is closed only.
+	Listen func(ctx context.Context, lc net.ListenConfig, address string) (net.Listener, error)
 	// Logger and Registerer may be nil.
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -92,6 +95,11 @@ func New(cfg Config, deps Deps) (*Tunnel, error) {
 	if deps.Banned == nil {
 		deps.Banned = func(netip.Addr) bool { return false }
 	}
+	if deps.Listen == nil {
+		deps.Listen = func(ctx context.Context, lc net.ListenConfig, address string) (net.Listener, error) {
+			return lc.Listen(ctx, "tcp", address)
+		}
+	}
 	t := &Tunnel{
 		cfg: cfg, deps: deps, log: deps.Logger, services: map[string]*service{},
 		sessions: map[*session]struct{}{}, perNet: map[clientKey]int{}, open: map[string]int{},
@@ -121,7 +129,7 @@ func (t *Tunnel) Listen(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(t.services)) {
 		for _, address := range t.services[name].Listen {
 			lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute}, Control: reusePort}
-			l, err := lc.Listen(ctx, "tcp", address)
+			l, err := t.deps.Listen(ctx, lc, address)
 			if err != nil {
 				for _, l := range t.listeners {
 					err = errors.Join(err, l.Close())

@@ -79,6 +79,7 @@ type Daemon struct {
 	bans            *bans.List
 	tunnel          *tunnel.Tunnel // nil where there are no services
 
+	doors       *doors
 	bansChanged chan struct{}
 
 	notify   notifier
@@ -101,6 +102,7 @@ func New(cfg config.Config, opts Options) (*Daemon, error) {
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.feed = dnsfailover.NewFeed(d.view)
 	d.alarms = newAlarms(d.log, d.registry)
+	d.doors = &doors{alarms: d.alarms}
 	spamsync.LogClientsTo(d.log)
 	if err := d.build(cfg); err != nil {
 		if d.spam != nil {
@@ -174,18 +176,22 @@ func (d *Daemon) start(ctx context.Context, undo *stack, failed chan<- error) er
 	if err := d.startTunnel(ctx, run); err != nil {
 		return err
 	}
-	if d.server == nil {
-		return nil
+	if d.server != nil {
+		if err := d.startSMTP(ctx, undo, failed); err != nil {
+			return err
+		}
 	}
-	return d.startSMTP(ctx, undo, failed)
+	if d.failover != nil {
+		run("listeners", stopPeer, d.watchDoors)
+	}
+	return nil
 }
 
 // startSMTP listens for mail on every address before it serves the first.
 func (d *Daemon) startSMTP(ctx context.Context, undo *stack, failed chan<- error) error {
 	var open []net.Listener
 	for _, addr := range d.cfg.SMTP.Listen {
-		var lc net.ListenConfig
-		l, err := lc.Listen(ctx, "tcp", addr)
+		l, err := d.doors.Listen(ctx, net.ListenConfig{}, addr)
 		if err != nil {
 			for _, l := range open {
 				err = errors.Join(err, l.Close())

@@ -66,6 +66,9 @@ func (d *Daemon) checks() []admin.Check {
 			if up < len(d.cfg.SMTP.Listen) {
 				return errors.New("not listening yet")
 			}
+			if d.doors.isShut() {
+				return errors.New("shut while this active site is sick")
+			}
 			return nil
 		}},
 	}

@@ -19,7 +19,7 @@ func (d *Daemon) buildTunnel(cfg config.Config) error {
 	}
 	var err error
 	d.tunnel, err = tunnel.New(cfg.Tunnel, tunnel.Deps{
-		Site: cfg.Site, View: d.feed.Load, Link: d.link, Banned: d.bans.Banned,
+		Site: cfg.Site, View: d.feed.Load, Link: d.link, Banned: d.bans.Banned, Listen: d.doors.Listen,
 		Logger: d.log, Registerer: d.registry,
 	})
 	if err != nil {
