@@ -116,7 +116,7 @@ func (a *Account) Pass(ctx context.Context, sides Sides, opt PassOptions) (Repor
 		a: a, stores: [2]Store{sides.A, sides.B}, opt: opt,
 		filter:   filter{exclude: a.excl, include: include, foreign: a.cfg.Foreign},
 		noRename: make(map[string]bool), id: rand.Text(),
-		report:   &Report{Started: a.deps.Now(), DryRun: opt.DryRun},
+		report: &Report{Started: a.deps.Now(), DryRun: opt.DryRun},
 	}
 	err = r.run(ctx)
 	r.report.Duration = a.deps.Now().Sub(r.report.Started)

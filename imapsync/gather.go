@@ -351,12 +351,18 @@ func (r *runner) decide(ctx context.Context, tracks []*track) (*plan, error) {
 			return nil, err
 		}
 	}
-	for range 3 {
+	in.bodies = [2]map[place]digest{make(map[place]digest), make(map[place]digest)}
+	for range 8 { // keys, and the bodies that they do not tell apart: folder by folder at worst
 		p := newPlan(in)
-		if len(p.need[A])+len(p.need[B]) == 0 {
+		if !p.lacks() {
 			return p, nil
 		}
-		if err := r.each(ctx, func(ctx context.Context, s Side) error { return r.fillKeys(ctx, s, p.need[s], tracks) }); err != nil {
+		if err := r.each(ctx, func(ctx context.Context, s Side) error {
+			if err := r.fillKeys(ctx, s, p.need[s], tracks); err != nil {
+				return err
+			}
+			return r.fillBodies(ctx, s, p.bodies[s], in.bodies[s])
+		}); err != nil {
 			return nil, err
 		}
 	}

@@ -12,7 +12,9 @@ import (
 )
 
 // Key recognises a message by content where UIDs say nothing: 128 bits of SHA-256
-// over Message-ID, Date, From, Subject, To and the size. The zero Key: not known.
+// over Message-ID, Date, From, Subject, To and the size; the last bit is set where
+// there is no Message-ID. The zero Key: not known. Where a key is weak, or more than
+// one message has it, bodies are compared too.
 type Key [16]byte
 
 // KeyFields are the header fields a Key is made of, for
@@ -72,8 +74,15 @@ func NewKey(header []byte, size int64) Key {
 	if k == (Key{}) {
 		k[0] = 1
 	}
+	k[len(k)-1] &^= 1
+	if strings.TrimSpace(values[0]) == "" {
+		k[len(k)-1] |= 1
+	}
 	return k
 }
+
+// weak says that the message has no Message-ID: another one may have the same key.
+func (k Key) weak() bool { return k[len(k)-1]&1 != 0 }
 
 // Known says whether there is a key.
 func (k Key) Known() bool { return k != Key{} }

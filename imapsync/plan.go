@@ -20,6 +20,7 @@ type planInput struct {
 	byBox     map[uint64]*track
 	limit     [2]int64 // largest message a side takes; 0: not known
 	total     int      // pairs in the account
+	bodies    [2]map[place]digest
 }
 
 type planConfig struct {
@@ -119,7 +120,8 @@ type folderStep struct {
 
 // plan is what has to be done, in the order of its fields.
 type plan struct {
-	need      [2][]Pick // content keys that are missing: describe them and plan again
+	bodies    [2]map[place]uint32 // UIDVALIDITY of bodies to read before planning again
+	need      [2][]Pick           // content keys that are missing: describe them and plan again
 	folders   []folderStep
 	copies    []*transferStep
 	moves     []*transferStep
@@ -139,6 +141,11 @@ type plan struct {
 	dropped   []*track        // folders that neither side has any more
 	final     map[*track]string
 	subbed    map[*track]bool
+}
+
+// lacks says that something has to be read before there can be a plan.
+func (p *plan) lacks() bool {
+	return len(p.need[A])+len(p.need[B])+len(p.bodies[A])+len(p.bodies[B]) > 0
 }
 
 // steps counts what would be changed on the servers.
@@ -200,7 +207,7 @@ func newPlan(in planInput) *plan {
 			pl.pairFresh(t)
 		}
 	}
-	if len(pl.p.need[A])+len(pl.p.need[B]) > 0 {
+	if pl.p.lacks() {
 		return pl.p
 	}
 	sources := pl.copySources()

@@ -98,6 +98,10 @@ func (pl *planner) adopt(in intent) {
 			free[c.m.Key] = append(free[c.m.Key], c)
 		}
 	}
+	same := make(map[Key]int)
+	for _, e := range in.Entries {
+		same[e.Key]++
+	}
 	for _, e := range in.Entries {
 		n, it := news[e.UID], items[e.UID]
 		key := e.Key
@@ -108,8 +112,17 @@ func (pl *planner) adopt(in intent) {
 		case it != nil:
 			key = it.pair.key
 		}
-		c := takeKey(free, key)
-		if c == nil && n == nil && it == nil {
+		var c *newcomer
+		if doubt := key.weak() || same[key] > 1 || len(free[key]) > 1; doubt && (n != nil || it != nil && !it.gone[f]) {
+			for _, x := range free[key] {
+				if c == nil && !x.taken && pl.sameBody(src, f, e.UID, x) {
+					c = x
+				}
+			}
+		} else {
+			c = takeKey(free, key)
+		}
+		if c == nil && n == nil && it == nil && !e.Key.Known() {
 			c = takeGone(dst.fresh[o], in.Next, e)
 		}
 		if c != nil {
@@ -195,6 +208,14 @@ func (pl *planner) findMoves(s Side) {
 			}
 		}
 	}
+	went := make(map[Key]int)
+	for _, t := range pl.in.tracks {
+		for _, it := range t.items {
+			if !t.blocked && it.gone[s] {
+				went[it.pair.key]++
+			}
+		}
+	}
 	for _, t := range pl.in.tracks {
 		if t.blocked {
 			continue
@@ -210,8 +231,10 @@ func (pl *planner) findMoves(s Side) {
 			n := pickNewcomer(byGID[it.gid[s]], with)
 			if n == nil && it.pair.key.Known() {
 				// Where both have an identity and it differs, they are two messages.
-				n = pickNewcomer(slices.DeleteFunc(slices.Clone(byKey[it.pair.key]), func(n *newcomer) bool {
-					return n.m.GID != "" && it.gid[s] != ""
+				o, key := s.Other(), it.pair.key
+				doubt := !it.gone[o] && (key.weak() || went[key] > 1 || len(byKey[key]) > 1)
+				n = pickNewcomer(slices.DeleteFunc(slices.Clone(byKey[key]), func(n *newcomer) bool {
+					return n.taken || n.m.GID != "" && it.gid[s] != "" || doubt && !pl.sameBody(t, o, it.uid[o], n)
 				}), with)
 			}
 			if n != nil {

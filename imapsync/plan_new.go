@@ -16,6 +16,37 @@ func untaken(list []*newcomer) []*newcomer {
 	return out
 }
 
+// identity is what makes two new messages one: the content key, and the body where
+// the key alone does not tell.
+type identity struct {
+	key  Key
+	body digest
+}
+
+// identities names what is new in a folder; false: bodies have to be read first.
+func (pl *planner) identities(t *track, fresh [2][]*newcomer) (out [2][]identity, ok bool) {
+	count := [2]map[Key]int{make(map[Key]int), make(map[Key]int)}
+	for s := range fresh {
+		for _, n := range fresh[s] {
+			count[s][n.m.Key]++
+		}
+	}
+	ok = true
+	for s := range fresh {
+		out[s] = make([]identity, len(fresh[s]))
+		for i, n := range fresh[s] {
+			k := n.m.Key
+			out[s][i].key = k
+			a, b := count[A][k], count[B][k]
+			if a > 0 && b > 0 && (a > 1 || b > 1 || k.weak()) {
+				d, read := pl.body(t, Side(s), n.m.UID)
+				out[s][i].body, ok = d, ok && read
+			}
+		}
+	}
+	return out, ok
+}
+
 // pairFresh pairs what is new on both sides of a folder by content, as multisets
 // in the order of UIDs: three equal messages on one side and two on the other are
 // two pairs, and one message to copy.
@@ -24,16 +55,22 @@ func (pl *planner) pairFresh(t *track) {
 	if len(fresh[A]) == 0 || len(fresh[B]) == 0 || pl.needKeys(t, fresh) {
 		return
 	}
-	byKey := make(map[Key][]*newcomer)
-	for _, n := range fresh[B] {
-		byKey[n.m.Key] = append(byKey[n.m.Key], n)
+	ids, ok := pl.identities(t, fresh)
+	if !ok {
+		return
+	}
+	equal := make(map[identity][]*newcomer)
+	for i, n := range fresh[B] {
+		equal[ids[B][i]] = append(equal[ids[B][i]], n)
 	}
 	can := [2]func(imap.Flag) bool{t.storable(A), t.storable(B)}
-	for _, a := range fresh[A] {
-		b := takeKey(byKey, a.m.Key)
-		if b == nil {
+	for i, a := range fresh[A] {
+		list := equal[ids[A][i]]
+		if len(list) == 0 {
 			continue
 		}
+		b := list[0]
+		equal[ids[A][i]] = list[1:]
 		a.taken, b.taken = true, true
 		cur := [2]Flags{a.m.Flags, b.m.Flags}
 		p := &pair{uid: [2]imap.UID{a.m.UID, b.m.UID}, flags: cur, size: a.m.Size, key: a.m.Key, gid: [2]string{a.m.GID, b.m.GID}}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,9 +88,7 @@ func newMoving(t *testing.T, mode string, settings lab.Settings) *moving {
 			},
 		}
 		for _, more := range []lab.Settings{fastTiming(), settings} {
-			for k, v := range more {
-				set[k] = v
-			}
+			maps.Copy(set, more)
 		}
 		m.sites[i] = lab.NewUnderstudy(t, "smtp://127.0.0.1:9", set)
 		out, _ := m.sites[i].CLI("peer", "init", "--json")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -43,9 +44,7 @@ func newPair(t *testing.T, sieve, web [2]*servers.Proxied, settings lab.Settings
 			"tunnel.services.sieve.listen": p.sieve[i], "tunnel.services.sieve.local": sieve[i].Addr,
 			"tunnel.services.web.listen": p.web[i], "tunnel.services.web.local": web[i].Addr,
 		}
-		for k, v := range settings {
-			set[k] = v
-		}
+		maps.Copy(set, settings)
 		daemons[i] = lab.NewUnderstudy(t, "smtp://127.0.0.1:9", set)
 		out, _ := daemons[i].CLI("peer", "init", "--json")
 		var made struct {

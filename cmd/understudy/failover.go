@@ -175,7 +175,7 @@ func (a *app) printSteps(steps []dnsfailover.Step) {
 		case s.Change != nil:
 			text = strings.TrimSpace(orElse(text, "nothing") + "  ->  " + strings.Join(s.Wanted, ", "))
 		}
-		a.field(s.RRKey.String(), safe(text))
+		a.field(s.String(), safe(text))
 		for _, w := range s.Warnings {
 			a.field("", "warning: "+safe(w))
 		}

@@ -190,7 +190,7 @@ func (c *collector) yaml(r io.Reader, name string) error {
 			if !slices.Contains(c.sites, site) {
 				return fmt.Errorf("%s: account %s: %q is not a site (%s)", name, e.Name, site, strings.Join(c.sites, ", "))
 			}
-			at[site] = Login{User: s.User, PasswordFile: s.PasswordFile}
+			at[site] = Login(s)
 		}
 		if err := c.add(e.Name, at); err != nil {
 			return fmt.Errorf("%s: %w", name, err)

@@ -127,12 +127,12 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 	for want, cfg := range map[string]Config{
-		"file: pattern":                   {File: "/etc/[", Timeout: 1},
-		"include: pattern":                {Include: []string{"["}, Timeout: 1},
-		"query: is missing":               {Driver: "mysql", Timeout: 1},
-		`driver: "oracle"`:                {Query: "SELECT 1", Driver: "oracle", Timeout: 1},
-		"dsn_file: is missing":            {Query: "SELECT 1", Driver: "mysql", Timeout: 1},
-		"timeout: must be more than noth": {},
+		"file: pattern":              {File: "/etc/[", Timeout: 1},
+		"include: pattern":           {Include: []string{"["}, Timeout: 1},
+		"query: is missing":          {Driver: "mysql", Timeout: 1},
+		`driver: "oracle"`:           {Query: "SELECT 1", Driver: "oracle", Timeout: 1},
+		"dsn_file: is missing":       {Query: "SELECT 1", Driver: "mysql", Timeout: 1},
+		"timeout: must be more than": {},
 	} {
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", cfg, err, want)

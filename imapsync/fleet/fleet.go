@@ -13,7 +13,7 @@ import (
 	"understudy/imapsync/accounts"
 )
 
-// ErrUnknown: this fleet does not keep the account.
+// ErrUnknown says that this fleet does not keep the account.
 var ErrUnknown = errors.New("no such account here")
 
 // Account is the base of one account, opened; *imapsync.Account is one. It is used

@@ -221,7 +221,7 @@ func TestEveryAccountHasItsTurn(t *testing.T) {
 		}
 		f := New(config(), Deps{Opener: w})
 		stop := run(t, f, func(context.Context) ([]accounts.Account, error) { return people(200), nil })
-		time.Sleep(10 * time.Minute)
+		time.Sleep(10 * time.Minute) //nolint:forbidigo // a bubble's clock
 		stop()
 		if w.most > 4 {
 			t.Errorf("%d passes at once", w.most)
@@ -245,9 +245,9 @@ func TestWatchedAccountIsDoneAtOnce(t *testing.T) {
 		w.pushes = map[string]chan struct{}{"u00@example.com": push}
 		f := New(config(), Deps{Opener: w})
 		stop := run(t, f, func(context.Context) ([]accounts.Account, error) { return people(1), nil })
-		time.Sleep(30 * time.Second)
+		time.Sleep(30 * time.Second) //nolint:forbidigo // a bubble's clock
 		push <- struct{}{}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // a bubble's clock
 		stop()
 		got := w.times("u00@example.com")
 		want := []time.Duration{0, 30*time.Second + 200*time.Millisecond}
@@ -272,7 +272,7 @@ func TestFailuresWaitLongerAndAreTold(t *testing.T) {
 		alarms := &alarmBook{}
 		f := New(config(), Deps{Opener: w, Alarms: alarms})
 		stop := run(t, f, func(context.Context) ([]accounts.Account, error) { return people(3), nil })
-		time.Sleep(2 * time.Hour)
+		time.Sleep(2 * time.Hour) //nolint:forbidigo // a bubble's clock
 		status := f.Status()
 		stop()
 		if n := len(w.times("u00@example.com")); n < 10 || n > 25 {
@@ -307,13 +307,13 @@ func TestListThatFailsStopsNobody(t *testing.T) {
 				return people(2), nil // one left
 			}
 		})
-		time.Sleep(30 * time.Minute)
+		time.Sleep(30 * time.Minute) //nolint:forbidigo // a bubble's clock
 		before := len(w.times("u02@example.com"))
 		told := alarms.text("mailsync:accounts")
-		time.Sleep(30 * time.Minute)
+		time.Sleep(30 * time.Minute) //nolint:forbidigo // a bubble's clock
 		after := len(w.times("u02@example.com"))
 		cleared := alarms.text("mailsync:accounts")
-		time.Sleep(30 * time.Minute)
+		time.Sleep(30 * time.Minute) //nolint:forbidigo // a bubble's clock
 		end := len(w.times("u02@example.com"))
 		stop()
 		if before < 20 || !strings.Contains(told, "the database is away") || cleared != "" {
@@ -360,7 +360,7 @@ func TestOperatorsComeBetweenPasses(t *testing.T) {
 		f := New(config(), Deps{Opener: w})
 		stop := run(t, f, func(context.Context) ([]accounts.Account, error) { return people(1), nil })
 		defer stop()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // a bubble's clock
 		var at time.Duration
 		if err := f.With(t.Context(), "u00@example.com", func(Account) (bool, error) {
 			at = time.Since(w.start)
@@ -368,7 +368,7 @@ func TestOperatorsComeBetweenPasses(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // a bubble's clock
 		if at < 10*time.Second || at > 11*time.Second {
 			t.Errorf("the base was used at %v, during the pass", at)
 		}

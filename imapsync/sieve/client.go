@@ -27,13 +27,13 @@ const (
 	callTimeout = time.Minute
 )
 
-// Refusal is a server's NO.
-type Refusal struct{ Command, Text string }
+// RefusalError is a server's NO.
+type RefusalError struct{ Command, Text string }
 
 // Error implements error.
-func (r *Refusal) Error() string { return r.Command + ": refused: " + r.Text }
+func (r *RefusalError) Error() string { return r.Command + ": refused: " + r.Text }
 
-// ErrProtocol: the server does not speak ManageSieve.
+// ErrProtocol says that the server does not speak ManageSieve.
 var ErrProtocol = errors.New("not ManageSieve")
 
 // Client is one session. It is used by one goroutine at a time.

@@ -84,7 +84,7 @@ func TestDialogue(t *testing.T) {
 	if text, err := c.Get(ctx, `t"wo`); text != "keep;\r\n\"x\"\r\n" || err != nil {
 		t.Errorf("get: %q, %v", text, err)
 	}
-	var refusal *Refusal
+	var refusal *RefusalError
 	if err := c.Put(ctx, "new", "stop"); !errors.As(err, &refusal) || !strings.Contains(refusal.Text, "too long") {
 		t.Errorf("put: %v", err)
 	}

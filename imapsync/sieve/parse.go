@@ -17,7 +17,7 @@ func (e *ending) as(command string) error {
 	case "OK":
 		return nil
 	case "NO":
-		return &Refusal{Command: command, Text: e.text}
+		return &RefusalError{Command: command, Text: e.text}
 	default:
 		return fmt.Errorf("%s: the server ends the session: %s", command, e.text)
 	}

@@ -19,7 +19,7 @@ type Scripts interface {
 	// List names the scripts, and the active one or "".
 	List(ctx context.Context) (names []string, active string, err error)
 	Get(ctx context.Context, name string) (string, error)
-	// Put stores a script under name, over one that is there. A *Refusal: the server
+	// Put stores a script under name, over one that is there. A *RefusalError: the server
 	// does not understand it, nothing was changed.
 	Put(ctx context.Context, name, text string) error
 	// Activate makes name the active script; "": none is.
@@ -77,7 +77,7 @@ func Sync(ctx context.Context, p Pair, file string, opt Options) (Report, error)
 			continue
 		}
 		err := do(ctx, stores[st.Side], st)
-		if refusal, ok := errors.AsType[*Refusal](err); ok {
+		if refusal, ok := errors.AsType[*RefusalError](err); ok {
 			report.Refused = append(report.Refused, fmt.Sprintf("%s: %s: %s", st.Side, st.Name, refusal.Text))
 			continue
 		}
@@ -166,11 +166,11 @@ func load(file string) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	var base Snapshot
-	if json.Unmarshal(text, &base) != nil {
-		return nil, nil // no base is safe: nothing is deleted then
+	base := new(Snapshot)
+	if json.Unmarshal(text, base) != nil {
+		base = nil // no base is safe: nothing is deleted then
 	}
-	return &base, nil
+	return base, nil
 }
 
 func save(file string, base Snapshot) error {

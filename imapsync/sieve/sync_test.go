@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func (m *memory) Get(_ context.Context, name string) (string, error) { return m.
 
 func (m *memory) Put(_ context.Context, name, text string) error {
 	if strings.Contains(text, "vacation") {
-		return &Refusal{Command: "PUTSCRIPT", Text: "unknown extension"}
+		return &RefusalError{Command: "PUTSCRIPT", Text: "unknown extension"}
 	}
 	m.scripts[name] = text
 	return nil
@@ -37,7 +38,7 @@ func (m *memory) Put(_ context.Context, name, text string) error {
 
 func (m *memory) Activate(_ context.Context, name string) error {
 	if _, ok := m.scripts[name]; !ok && name != "" {
-		return &Refusal{Command: "SETACTIVE", Text: "no such script"}
+		return &RefusalError{Command: "SETACTIVE", Text: "no such script"}
 	}
 	m.active = name
 	return nil
@@ -45,7 +46,7 @@ func (m *memory) Activate(_ context.Context, name string) error {
 
 func (m *memory) Delete(_ context.Context, name string) error {
 	if name == m.active {
-		return &Refusal{Command: "DELETESCRIPT", Text: "it is active"}
+		return &RefusalError{Command: "DELETESCRIPT", Text: "it is active"}
 	}
 	delete(m.scripts, name)
 	return nil
@@ -144,12 +145,10 @@ func TestDamagedBaseDeletesNothing(t *testing.T) {
 // Whatever happens on both sides, with passes in between: both become equal, no
 // text is lost, and a second pass changes nothing.
 func TestAnyHistoryConverges(t *testing.T) {
+	dir, runs := t.TempDir(), 0
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "")
-		if err != nil {
-			rt.Fatal(err)
-		}
-		file := filepath.Join(dir, "base")
+		runs++
+		file := filepath.Join(dir, strconv.Itoa(runs))
 		sides := []*memory{side(""), side("")}
 		names := []string{"x", "y", "z"}
 		base := map[string]string{}

@@ -175,6 +175,7 @@ func (s *trial) bodies(picks ...imapsync.Pick) (texts []string, errs []error) {
 }
 
 func testEmpty(t *testing.T, s *trial) {
+	t.Helper()
 	inbox, ok := s.list()["INBOX"]
 	if !ok || inbox.Cursor.Validity == 0 || inbox.Cursor.Messages != 0 || inbox.NoSelect || inbox.Foreign {
 		t.Fatalf("INBOX is %+v", inbox)
@@ -192,6 +193,7 @@ func testEmpty(t *testing.T, s *trial) {
 }
 
 func testRoundTrip(t *testing.T, s *trial) {
+	t.Helper()
 	big := letter(3) + strings.Repeat(strings.Repeat("0123456789", 7)+"\r\n", 8000) // 560 KiB
 	hostile := letter(4) + "a LOGOUT\r\n)\r\n{5+}\r\nx1 DELETE INBOX\r\n * OK \"\r\n"
 	want := []string{letter(1), "Subject: no end of line\r\n\r\nhere", big, hostile, letter(1)}
@@ -223,6 +225,7 @@ func testRoundTrip(t *testing.T, s *trial) {
 }
 
 func testChanges(t *testing.T, s *trial) {
+	t.Helper()
 	s.append("INBOX", nil, letter(1), letter(2), letter(3), letter(4))
 	d := s.all("INBOX")
 	known := uids(d)

@@ -26,11 +26,11 @@ func Floor(ctx context.Context, from, to, user string, folders []string) error {
 	}
 	defer dst.Close()
 	for i, f := range folders {
-		fmt.Fprintf(src.w, "s%d SELECT \"%s\"\r\nf%d UID FETCH 1:* (FLAGS INTERNALDATE BODY.PEEK[])\r\n", i, f, i)
+		fmt.Fprintf(src.w, "s%d SELECT \"%s\"\r\nf%d UID FETCH 1:* (FLAGS INTERNALDATE BODY.PEEK[])\r\n", i, f, i) //nolint:errcheck // a bufio.Writer keeps its error
 		if f != "INBOX" {
-			fmt.Fprintf(dst.w, "c%d CREATE \"%s\"\r\n", i, f)
+			fmt.Fprintf(dst.w, "c%d CREATE \"%s\"\r\n", i, f) //nolint:errcheck // a bufio.Writer keeps its error
 		}
-		fmt.Fprintf(dst.w, "u%d SUBSCRIBE \"%s\"\r\n", i, f)
+		fmt.Fprintf(dst.w, "u%d SUBSCRIBE \"%s\"\r\n", i, f) //nolint:errcheck // a bufio.Writer keeps its error
 	}
 	if err := src.w.Flush(); err != nil {
 		return err

@@ -16,6 +16,9 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 )
 
+// uses are the special uses that are compared.
+var uses = []imap.MailboxAttr{imap.MailboxAttrSent, imap.MailboxAttrTrash, imap.MailboxAttrJunk, imap.MailboxAttrDrafts, imap.MailboxAttrArchive}
+
 // Hidden begins the names of the synchroniser's own folders.
 const Hidden = "_understudy"
 
@@ -92,8 +95,7 @@ func Read(ctx context.Context, addr, user string) (Mailboxes, error) {
 		}
 		f := &Folder{Subscribed: slices.Contains(b.Attrs, imap.MailboxAttrSubscribed)}
 		for _, a := range b.Attrs {
-			switch a {
-			case imap.MailboxAttrSent, imap.MailboxAttrTrash, imap.MailboxAttrJunk, imap.MailboxAttrDrafts, imap.MailboxAttrArchive:
+			if slices.Contains(uses, a) {
 				f.Use = string(a)
 			}
 		}

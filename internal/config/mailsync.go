@@ -51,8 +51,8 @@ func (m Mailsync) AuthAt(site string) fleet.Auth {
 	return m.Auth
 }
 
-// Dir is where the bases of all accounts are.
-func (c Config) MailsyncDir() string { return filepath.Join(c.DataDir, "mailsync") }
+// MailsyncDir is where the bases of all accounts are.
+func (c *Config) MailsyncDir() string { return filepath.Join(c.DataDir, "mailsync") }
 
 // Validate returns what is wrong within the section.
 func (m Mailsync) Validate() error {
@@ -103,7 +103,7 @@ func (c *Config) checkMailsync(report reporter) {
 
 // MailsyncOpener opens the accounts of the section mailsync. The side of the
 // primary wins where both moved the same thing.
-func (c Config) MailsyncOpener(log *slog.Logger) *fleet.IMAP {
+func (c *Config) MailsyncOpener(log *slog.Logger) *fleet.IMAP {
 	o := &fleet.IMAP{Dir: c.MailsyncDir(), Sync: c.Mailsync.Sync, Logger: log}
 	for side := range o.Sites {
 		name := c.Sites[side]
