@@ -91,6 +91,8 @@ type (
 	}
 	// ForcedSaved says that the epoch of SaveForced is on disk.
 	ForcedSaved struct{ Epoch uint64 }
+	// ForcedNotSaved says that the epoch of SaveForced is not on disk.
+	ForcedNotSaved struct{ Epoch uint64 }
 	// Configured changes what may change while running.
 	Configured struct {
 		Mode Mode
@@ -98,20 +100,21 @@ type (
 	}
 )
 
-func (Tick) event()         {}
-func (ReadDone) event()     {}
-func (SwapDone) event()     {}
-func (PromiseAsked) event() {}
-func (PromiseDone) event()  {}
-func (Link) event()         {}
-func (PeerSays) event()     {}
-func (Probed) event()       {}
-func (Stopped) event()      {}
-func (Nudge) event()        {}
-func (Records) event()      {}
-func (Operator) event()     {}
-func (ForcedSaved) event()  {}
-func (Configured) event()   {}
+func (Tick) event()           {}
+func (ReadDone) event()       {}
+func (SwapDone) event()       {}
+func (PromiseAsked) event()   {}
+func (PromiseDone) event()    {}
+func (Link) event()           {}
+func (PeerSays) event()       {}
+func (Probed) event()         {}
+func (Stopped) event()        {}
+func (Nudge) event()          {}
+func (Records) event()        {}
+func (Operator) event()       {}
+func (ForcedSaved) event()    {}
+func (ForcedNotSaved) event() {}
+func (Configured) event()     {}
 
 // Command is what an operator may want of a Machine.
 type Command string

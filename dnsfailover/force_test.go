@@ -315,3 +315,27 @@ func TestAcknowledgeStays(t *testing.T) {
 		t.Error("a later move is not taken in")
 	}
 }
+
+// TestForceNotSaved: an order that cannot be put on disk is over, and says so; the
+// operator can give it again.
+func TestForceNotSaved(t *testing.T) {
+	b := newBench(t, nil)
+	b.tell(dnsfailover.Tick{})
+	b.deaf, b.saves = true, false
+	b.force()
+	b.pass(40 * time.Second)
+	b.tell(dnsfailover.ForcedNotSaved{Epoch: 8})
+	if b.role() == dnsfailover.Active {
+		t.Fatal("active in an epoch that is not on disk")
+	}
+	b.saves = true
+	refused := "no reply"
+	for _, a := range b.m.Step(b.now, dnsfailover.Operator{Command: dnsfailover.ForceFailover, To: "b"}) {
+		if r, ok := a.(dnsfailover.Reply); ok {
+			refused = r.Refused
+		}
+	}
+	if refused != "" {
+		t.Fatalf("the order cannot be given again: %s", refused)
+	}
+}

@@ -188,6 +188,11 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 		m.out = append(m.out, Reply{Refused: m.command(e)})
 	case ForcedSaved:
 		m.forcedSaved(e.Epoch)
+	case ForcedNotSaved:
+		if m.forcing != nil && e.Epoch > 0 && e.Epoch == m.forcing.asked {
+			m.forcing = nil
+			m.note("failover refused", "epoch %d could not be put on disk; see the log", e.Epoch)
+		}
 	case Configured:
 		m.cfg.Mode, m.cfg.Hash = e.Mode, e.Hash
 	}

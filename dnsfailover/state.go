@@ -104,6 +104,7 @@ func (c *Controller) remember(snap Snapshot) {
 func (c *Controller) saveForced(ctx context.Context, epoch uint64) {
 	if err := c.save(func(s *savedState) { s.Forced = epoch }); err != nil {
 		c.log.Error("forced epoch was not written", "epoch", epoch, "err", err)
+		c.tell(ctx, ForcedNotSaved{Epoch: epoch})
 		return
 	}
 	c.tell(ctx, ForcedSaved{Epoch: epoch})
