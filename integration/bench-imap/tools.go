@@ -141,7 +141,7 @@ func interimapCommand(l *labPair, dir, user string) []string {
 // dsyncCommand talks through a pipe: neither the relay nor the delay sees it.
 func dsyncCommand(l *labPair, _, user string) []string {
 	conf := func(i int) string { return filepath.Join(l.servers[i].Dir, "dovecot.conf") }
-	return []string{"doveadm", "-c", conf(0), "sync", "-u", user, "env", "-i", "PATH="+os.Getenv("PATH"), "doveadm", "-c", conf(1), "dsync-server", "-u", user}
+	return []string{"doveadm", "-c", conf(0), "sync", "-u", user, "env", "-i", "PATH=" + os.Getenv("PATH"), "doveadm", "-c", conf(1), "dsync-server", "-u", user}
 }
 
 // watch is the largest VmHWM of a process in KiB, looked at until it ends. (What wait4
