@@ -42,7 +42,7 @@ func Floor(ctx context.Context, from, to, user string, folders []string) error {
 			return fmt.Errorf("%s: %w", f, err)
 		}
 	}
-	fmt.Fprintf(dst.w, "end NOOP\r\n")
+	_, _ = fmt.Fprintf(dst.w, "end NOOP\r\n")
 	if err := dst.w.Flush(); err != nil {
 		return err
 	}
@@ -64,14 +64,14 @@ func floorFolder(src, dst *Raw, folder, end string) error {
 			continue
 		}
 		if open == 0 {
-			fmt.Fprintf(dst.w, `m APPEND "%s"`, folder)
+			_, _ = fmt.Fprintf(dst.w, `m APPEND "%s"`, folder)
 		}
 		size, err := strconv.ParseInt(m[3], 10, 64)
 		if err != nil {
 			return err
 		}
 		flags := strings.ReplaceAll(m[1], `\Recent`, "")
-		fmt.Fprintf(dst.w, " (%s) %s {%d+}\r\n", strings.TrimSpace(flags), m[2], size)
+		_, _ = fmt.Fprintf(dst.w, " (%s) %s {%d+}\r\n", strings.TrimSpace(flags), m[2], size)
 		if _, err := io.CopyN(dst.w, src.r, size); err != nil {
 			return err
 		}
