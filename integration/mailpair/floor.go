@@ -26,11 +26,11 @@ func Floor(ctx context.Context, from, to, user string, folders []string) error {
 	}
 	defer dst.Close()
 	for i, f := range folders {
-		fmt.Fprintf(src.w, "s%d SELECT \"%s\"\r\nf%d UID FETCH 1:* (FLAGS INTERNALDATE BODY.PEEK[])\r\n", i, f, i) //nolint:errcheck // a bufio.Writer keeps its error
+		_, _ = fmt.Fprintf(src.w, "s%d SELECT \"%s\"\r\nf%d UID FETCH 1:* (FLAGS INTERNALDATE BODY.PEEK[])\r\n", i, f, i)
 		if f != "INBOX" {
-			fmt.Fprintf(dst.w, "c%d CREATE \"%s\"\r\n", i, f) //nolint:errcheck // a bufio.Writer keeps its error
+			_, _ = fmt.Fprintf(dst.w, "c%d CREATE \"%s\"\r\n", i, f)
 		}
-		fmt.Fprintf(dst.w, "u%d SUBSCRIBE \"%s\"\r\n", i, f) //nolint:errcheck // a bufio.Writer keeps its error
+		_, _ = fmt.Fprintf(dst.w, "u%d SUBSCRIBE \"%s\"\r\n", i, f)
 	}
 	if err := src.w.Flush(); err != nil {
 		return err
@@ -76,12 +76,12 @@ func floorFolder(src, dst *Raw, folder, end string) error {
 			return err
 		}
 		if open++; open == 50 {
-			fmt.Fprintf(dst.w, "\r\n")
+			_, _ = fmt.Fprintf(dst.w, "\r\n")
 			open = 0
 		}
 	}
 	if open > 0 {
-		fmt.Fprintf(dst.w, "\r\n")
+		_, _ = fmt.Fprintf(dst.w, "\r\n")
 	}
 	return nil
 }

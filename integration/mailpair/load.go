@@ -87,7 +87,7 @@ func (r *Raw) Close() { _ = r.conn.Close() }
 func (r *Raw) Do(format string, args ...any) ([]string, error) {
 	r.tag++
 	command := fmt.Sprintf(format, args...)
-	fmt.Fprintf(r.w, "r%d %s\r\n", r.tag, command)
+	_, _ = fmt.Fprintf(r.w, "r%d %s\r\n", r.tag, command)
 	if err := r.w.Flush(); err != nil {
 		return nil, err
 	}
@@ -126,14 +126,14 @@ func (r *Raw) Append(folder string, mail []Mail) error {
 			n++
 		}
 		r.tag++
-		fmt.Fprintf(r.w, `r%d APPEND "%s"`, r.tag, folder)
+		_, _ = fmt.Fprintf(r.w, `r%d APPEND "%s"`, r.tag, folder)
 		for _, m := range mail[:n] {
-			fmt.Fprintf(r.w, " (%s) \"%s\" {%d+}\r\n", m.Flags, m.Date.Format("02-Jan-2006 15:04:05 -0700"), len(m.Body))
+			_, _ = fmt.Fprintf(r.w, " (%s) \"%s\" {%d+}\r\n", m.Flags, m.Date.Format("02-Jan-2006 15:04:05 -0700"), len(m.Body))
 			if _, err := r.w.Write(m.Body); err != nil {
 				return err
 			}
 		}
-		fmt.Fprintf(r.w, "\r\n")
+		_, _ = fmt.Fprintf(r.w, "\r\n")
 		if err := r.w.Flush(); err != nil {
 			return err
 		}
