@@ -352,7 +352,7 @@ func (r *runner) decide(ctx context.Context, tracks []*track) (*plan, error) {
 		}
 	}
 	in.bodies = [2]map[place]digest{make(map[place]digest), make(map[place]digest)}
-	for range 8 { // keys, and the bodies that they do not tell apart: folder by folder at worst
+	for range 8 { // keys, then the bodies that they do not tell apart
 		p := newPlan(in)
 		if !p.lacks() {
 			return p, nil

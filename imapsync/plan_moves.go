@@ -119,8 +119,8 @@ func (pl *planner) adopt(in intent) {
 					c = x
 				}
 			}
-		} else {
-			c = takeKey(free, key)
+		} else if n != nil || it != nil || !key.weak() {
+			c = takeKey(free, key) // without its source, a weak key proves nothing
 		}
 		if c == nil && n == nil && it == nil && !e.Key.Known() {
 			c = takeGone(dst.fresh[o], in.Next, e)
