@@ -285,6 +285,7 @@ func (l *Link) accept(ctx context.Context, ln net.Listener) error {
 
 // handshake lets a connection prove its key, and serves it.
 func (l *Link) handshake(ctx context.Context, nc net.Conn) {
+	bound(nc)
 	tc := tls.Server(nc, l.serverTLS)
 	hctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	err := tc.HandshakeContext(hctx)
