@@ -24,6 +24,7 @@ var floors = map[string]int{
 	"internal/hooks":             0,
 	"internal/bans":              1,
 	"internal/ask":               0,
+	"internal/twin":              0,
 	"internal/peer":              0,
 	"internal/peer/peertest":     1,
 	"smtp/wire":                  0,

@@ -13,6 +13,7 @@ import (
 	"understudy/dnsfailover/probe"
 	"understudy/dnsfailover/rfc2136"
 	"understudy/dnsfailover/witness"
+	"understudy/internal/twin"
 )
 
 // Failover is the section "failover": who is active, and what follows from it.
@@ -28,6 +29,8 @@ type Failover struct {
 	Hosted []hosted.Config `key:"hosted" doc:"Zones with managed records at a DNS host that has an API and takes no UPDATE."`
 	// Probes say whether a site works.
 	Probes []probe.Config `key:"probes" doc:"What says that a site works, tried end to end by that site itself and by the other one."`
+	// Twin is what both sites must have alike.
+	Twin twin.Config `key:"twin"`
 	// HooksSocket is where hooks are run as root.
 	HooksSocket string `key:"hooks_socket" default:"/run/understudy/hooks.sock" doc:"Socket of understudy-hooks, which runs the hooks as root."`
 }

@@ -60,7 +60,7 @@ func sharedKeys() []string {
 
 // ownKeys are those below the shared ones that each site has for itself.
 func ownKeys() []string {
-	return []string{"failover.hooks", "failover.probes", "failover.self_probes", "failover.register.tsig", "tunnel.services"}
+	return []string{"failover.hooks", "failover.probes", "failover.twin", "failover.self_probes", "failover.register.tsig", "tunnel.services"}
 }
 
 // Summary is what a site tells the other about its configuration: the keys both

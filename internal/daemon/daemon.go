@@ -80,6 +80,7 @@ type Daemon struct {
 	tunnel          *tunnel.Tunnel // nil where there are no services
 
 	doors       *doors
+	twins       *twins // nil without failover
 	bansChanged chan struct{}
 
 	notify   notifier

@@ -51,6 +51,9 @@ func (d *Daemon) buildFailover(cfg config.Config) error {
 	if err := buildProbers(cfg, &deps); err != nil {
 		return fmt.Errorf("failover.probes: %w", err)
 	}
+	if err := d.buildTwin(cfg); err != nil {
+		return fmt.Errorf("failover: %w", err)
+	}
 	var err error
 	if d.failover, err = dnsfailover.NewController(cfg.Failover.Decide, deps); err != nil {
 		return fmt.Errorf("failover: %w", err)
@@ -153,6 +156,7 @@ func (d *Daemon) startFailover(run func(string, time.Duration, func(context.Cont
 		default:
 		}
 	})
+	run("twin check", stopPeer, d.twins.run(d.cfg.Failover.Twin.Interval, d.link.Up))
 	run("failover", stopFailover, d.failover.Run)
 	run("failover link", stopPeer, func(ctx context.Context) error {
 		for {
@@ -213,6 +217,7 @@ func (d *Daemon) gates(ctx context.Context) []string {
 	if s := d.link.Status(); len(s.Differing) > 0 {
 		out = append(out, "the configurations differ: "+strings.Join(s.Differing, ", "))
 	}
+	out = append(out, d.twins.gates(ctx)...)
 	stats, err := d.spool.Stats(ctx)
 	if err != nil {
 		out = append(out, fmt.Sprintf("the queue cannot be counted: %v", err))

@@ -30,6 +30,7 @@ func (d *Daemon) Status(ctx context.Context) (admin.StatusReport, error) {
 	}
 	if d.failover != nil {
 		out.Parts["Failover"] = d.failoverLine()
+		out.Parts["Twin"] = d.twins.line()
 	}
 	if line := auditLine(people.Audit); line != "" {
 		out.Parts["recipients"] = line
