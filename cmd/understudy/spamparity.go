@@ -7,8 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"understudy/internal/config"
-	"understudy/spamsync"
-	"understudy/spamsync/engine"
+	"understudy/internal/daemon"
 	"understudy/spamsync/parity"
 )
 
@@ -28,8 +27,11 @@ sites' engines judge the same messages without side effects. Each site is compar
 with itself too, because filters are not quite deterministic; only what differs by
 more than that counts. It exits with 1 where parity is broken.
 
+The builtin filter is run here, once over each site's Redis, which nothing is
+written to.
+
 It needs no running daemon, only the configuration: spam.parity says where the
-other site's Rspamd is.`,
+other site's Rspamd is, spam.redis where both Redis are.`,
 		Example: `  understudy spam parity --samples 200
   understudy spam parity --corpus /var/vmail/example.com/joe/cur --json`,
 		Args: cobra.NoArgs,
@@ -42,11 +44,11 @@ other site's Rspamd is.`,
 			if err != nil {
 				return err
 			}
-			c, done, err := openParity(cfg)
+			c, done, err := daemon.OpenParity(cfg)
 			if err != nil {
 				return configError(err)
 			}
-			defer done()
+			defer func() { _ = done() }()
 			r, err := c.Compare(cmd.Context(), messages)
 			if err != nil {
 				return err
@@ -78,41 +80,4 @@ func parityMessages(corpus string, samples int, seed uint64) ([]parity.Message, 
 		return parity.Files(corpus, samples)
 	}
 	return parity.Generated(seed, samples), nil
-}
-
-// openParity returns what compares both sites of cfg, and what closes it.
-func openParity(cfg config.Config) (*parity.Comparer, func(), error) {
-	s := cfg.Spam
-	if s.Engine.Engine != engine.Rspamd {
-		return nil, nil, fmt.Errorf("spam.engine: %s of the other site cannot be asked, only rspamd can", s.Engine.Engine)
-	}
-	if s.Parity.PeerURL == "" {
-		return nil, nil, errors.New("spam.parity.peer_url: is missing; it says where the other site's Rspamd is")
-	}
-	var closers []func() error
-	done := func() {
-		for _, c := range closers {
-			_ = c()
-		}
-	}
-	deps := parity.Deps{URL: s.EngineURL(), Site: cfg.Site, PeerSite: cfg.Peer()}
-	if s.Redis.Address != "" && s.Redis.Peer != "" {
-		here, err := spamsync.OpenClient(s.Redis.RedisConfig, s.Redis.Address)
-		if err != nil {
-			return nil, nil, fmt.Errorf("spam.redis.%w", err)
-		}
-		peer, err := spamsync.OpenClient(s.Redis.RedisConfig, s.Redis.Peer)
-		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("spam.redis.%w", err), here.Close())
-		}
-		closers = append(closers, here.Close, peer.Close)
-		deps.Redis, deps.PeerRedis = here, peer
-	}
-	c, err := parity.New(s.Parity, deps)
-	if err != nil {
-		done()
-		return nil, nil, fmt.Errorf("spam.parity.%w", err)
-	}
-	closers = append(closers, func() error { c.Close(); return nil })
-	return c, done, nil
 }

@@ -171,28 +171,11 @@ func (s *spam) buildParity(d *Daemon, cfg config.Config) error {
 	if s.cfg.Parity.Interval == 0 {
 		return nil
 	}
-	if s.cfg.Engine.Engine != engine.Rspamd {
-		return fmt.Errorf("parity.interval: engine %s of the other site cannot be asked, only rspamd can", s.cfg.Engine.Engine)
-	}
-	deps := parity.Deps{URL: s.cfg.EngineURL(), Site: cfg.Site, PeerSite: cfg.Peer()}
-	if s.cfg.Redis.Peer != "" {
-		here, err := spamsync.OpenClient(s.cfg.Redis.RedisConfig, s.cfg.Redis.Address)
-		if err != nil {
-			return fmt.Errorf("redis: %w", err)
-		}
-		s.closers = append(s.closers, here.Close)
-		peer, err := spamsync.OpenClient(s.cfg.Redis.RedisConfig, s.cfg.Redis.Peer)
-		if err != nil {
-			return fmt.Errorf("redis: %w", err)
-		}
-		s.closers = append(s.closers, peer.Close)
-		deps.Redis, deps.PeerRedis = here, peer
-	}
-	c, err := parity.New(s.cfg.Parity, deps)
+	c, closeParity, err := OpenParity(cfg)
 	if err != nil {
 		return fmt.Errorf("parity: %w", err)
 	}
-	s.closers = append(s.closers, func() error { c.Close(); return nil })
+	s.closers = append(s.closers, closeParity)
 	s.parity, err = parity.NewSchedule(s.cfg.Parity, c, d.alarms, d.log, d.registry)
 	return err
 }
