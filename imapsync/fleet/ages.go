@@ -32,6 +32,9 @@ func (a *ages) expect(name string, now time.Time) {
 func (a *ages) note(r Result, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if _, kept := a.clean[r.Account]; !kept {
+		return // the last pass of an account that has left the list
+	}
 	if r.Clean() {
 		a.clean[r.Account] = now
 	}

@@ -319,6 +319,9 @@ func TestListThatFailsStopsNobody(t *testing.T) {
 		if before < 20 || !strings.Contains(told, "the database is away") || cleared != "" {
 			t.Errorf("%d passes, alarm %q, later %q", before, told, cleared)
 		}
+		if stale := f.Stale(0); len(stale) > 0 && slices.ContainsFunc(stale, func(s Stale) bool { return s.Account == "u02@example.com" }) {
+			t.Error("an account that left the list is still waited for")
+		}
 		if end != after {
 			t.Errorf("an account that left the list had %d more passes", end-after)
 		}
