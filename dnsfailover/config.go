@@ -11,7 +11,7 @@ import (
 // Config is the section "failover", without its register and probes.
 type Config struct {
 	// Mode is what this site may do by itself; "" means that there is no failover.
-	Mode Mode `key:"mode" enum:"observe,automatic,manual" doc:"What this site does by itself: observe decides, says so and moves nothing; automatic moves; manual moves only by an operator's order."`
+	Mode Mode `key:"mode" enum:"observe,automatic,manual" reload:"true" doc:"What this site does by itself: observe decides, says so and moves nothing; automatic moves; manual moves only by an operator's order. From or to observe needs a restart."`
 	// Timing of the protocol.
 	Timing Timing `key:"timing"`
 	// Records are the managed records.

@@ -301,6 +301,7 @@ func (d *Daemon) Reload() error {
 	d.cfg.Link.Pins = changed.Link.Pins
 	d.cfg.Domains, d.cfg.SMTP.Policy, d.cfg.Log.Level = changed.Domains, changed.SMTP.Policy, changed.Log.Level
 	d.cfg.SMTP.Recipients = d.cfg.SMTP.Recipients.Following(changed.SMTP.Recipients)
+	d.reloadMode(changed, later)
 	d.reloadFailover()
 	d.log.Info("configuration read again", "changed", now)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -168,6 +169,27 @@ func (d *Daemon) startFailover(run func(string, time.Duration, func(context.Cont
 			}
 		}
 	})
+}
+
+// reloadMode takes over a changed mode. One that comes together with changes which
+// need a restart waits for it: automatic without the probes it was written with
+// would be another configuration than the one that was checked. So does observe: a
+// site that leaves it has no permit yet, and would be fenced for a moment.
+func (d *Daemon) reloadMode(changed config.Config, later []string) {
+	mode := changed.Failover.Decide.Mode
+	old := d.cfg.Failover.Decide.Mode
+	if d.failover == nil || mode == old {
+		return
+	}
+	needs := func(key string) bool {
+		return strings.HasPrefix(key, "failover.") || strings.HasPrefix(key, "smtp.deliver.") || strings.HasPrefix(key, "peer.")
+	}
+	if mode == "" || mode == dnsfailover.Observe || old == dnsfailover.Observe || slices.ContainsFunc(later, needs) {
+		d.log.Warn("the mode of failover changes after a restart only: it is or was observe, or other keys changed with it", "mode", string(mode))
+		return
+	}
+	d.log.Info("mode of failover changed", "mode", string(mode))
+	d.cfg.Failover.Decide.Mode = mode
 }
 
 // reloadFailover tells the decision the hash of what is in force now: with the old
