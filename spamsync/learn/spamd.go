@@ -51,6 +51,13 @@ func (t *SpamdTeacher) Teach(ctx context.Context, class spamsync.Class, _ string
 	if _, err := conn.Write(message); err != nil {
 		return 0, away(err)
 	}
+	// Spamd reads lines: without this it waits for the rest of a last line that has no
+	// end.
+	if half, ok := conn.Conn.(interface{ CloseWrite() error }); ok {
+		if err := half.CloseWrite(); err != nil {
+			return 0, away(err)
+		}
+	}
 	return spamdAnswer(bufio.NewReader(conn))
 }
 
