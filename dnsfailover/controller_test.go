@@ -24,8 +24,12 @@ func (c bubbleClock) Now() dnsfailover.Instant {
 	return dnsfailover.Instant(time.Since(c.start) + time.Hour)
 }
 
-// switchable is a prober that fails when told to.
-type switchable struct{ fails atomic.Pointer[string] }
+// switchable is a prober that fails when told to; while silent it takes as long as
+// it may, as with a site that answers nothing.
+type switchable struct {
+	fails  atomic.Pointer[string]
+	silent atomic.Bool
+}
 
 func (s *switchable) set(reason string) {
 	if reason == "" {
@@ -35,7 +39,11 @@ func (s *switchable) set(reason string) {
 	s.fails.Store(&reason)
 }
 
-func (s *switchable) Probe(context.Context) error {
+func (s *switchable) Probe(ctx context.Context) error {
+	if s.silent.Load() {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
 	if r := s.fails.Load(); r != nil {
 		return errors.New(*r)
 	}

@@ -24,7 +24,7 @@ type Timing struct {
 	// Request bounds one exchange with the register.
 	Request time.Duration `key:"request" default:"3s" doc:"How long one exchange with the register may take."`
 	// Probe is the time between two probes.
-	Probe time.Duration `key:"probe" default:"5s" doc:"Time between two probes of the services of either site; each may take as long; after a failure of its own a site probes itself every second."`
+	Probe time.Duration `key:"probe" default:"5s" doc:"Time between two probes of the services of either site; each may take as long; after a failure a site probes itself every second, and the other site every three fifths of this."`
 	// Bad and Good are the hysteresis of probes.
 	Bad  int `key:"bad" default:"3" doc:"How many probes in a row must fail before a site counts as failed."`
 	Good int `key:"good" default:"10" doc:"How many probes in a row must succeed before a failed site counts as well again."`
@@ -58,6 +58,11 @@ func (t Timing) stretched(d time.Duration) time.Duration {
 // Again is the time to the next probe of one's own services after one has failed:
 // whoever is sick should know it soon.
 func (t Timing) Again() time.Duration { return min(t.Probe, max(time.Second, t.Probe/5)) }
+
+// Repeat is the time to the next probe of the other site after one has failed, and
+// how long that may take. A dead site answers nothing, so each probe of it lasts as
+// long as it may; with the whole of Probe the third failure would come too late.
+func (t Timing) Repeat() time.Duration { return t.Probe * 3 / 5 }
 
 // LeastWait is the bound below Wait: whoever waits so long knows that a permit
 // read before has ended, and the work done under it too.

@@ -12,7 +12,7 @@ func (c *Controller) probeSelf(ctx context.Context) {
 	c.probing(ctx, c.deps.Self, func(err error) {
 		c.doubted.Store(err != nil)
 		c.tell(ctx, probed(true, err))
-	}, func() time.Duration {
+	}, func() time.Duration { return c.cfg.Timing.Probe }, func() time.Duration {
 		if c.doubted.Load() {
 			return c.cfg.Timing.Again()
 		}
@@ -20,10 +20,18 @@ func (c *Controller) probeSelf(ctx context.Context) {
 	})
 }
 
-// probePublic probes the other site's services through its public addresses.
+// probePublic probes the other site's services through its public addresses;
+// after a failure sooner and for a shorter time, for a dead site is silent.
 func (c *Controller) probePublic(ctx context.Context) {
-	c.probing(ctx, c.deps.Public, func(err error) { c.tell(ctx, probed(false, err)) },
-		func() time.Duration { return c.cfg.Timing.Probe })
+	interval := c.cfg.Timing.Probe
+	now := func() time.Duration { return interval }
+	c.probing(ctx, c.deps.Public, func(err error) {
+		interval = c.cfg.Timing.Probe
+		if err != nil {
+			interval = c.cfg.Timing.Repeat()
+		}
+		c.tell(ctx, probed(false, err))
+	}, now, now)
 }
 
 func probed(self bool, err error) Probed {
@@ -33,13 +41,14 @@ func probed(self bool, err error) Probed {
 	return Probed{Self: self}
 }
 
-func (c *Controller) probing(ctx context.Context, p Prober, tell func(error), interval func() time.Duration) {
+// probing probes for at most limit, and again an interval after that began.
+func (c *Controller) probing(ctx context.Context, p Prober, tell func(error), limit, interval func() time.Duration) {
 	if p == nil {
 		return
 	}
 	for ctx.Err() == nil {
 		began := time.Now()
-		pctx, cancel := context.WithTimeout(ctx, c.cfg.Timing.Probe)
+		pctx, cancel := context.WithTimeout(ctx, limit())
 		err := p.Probe(pctx)
 		cancel()
 		if ctx.Err() != nil {
