@@ -37,6 +37,7 @@ func commands(a *app) []*cobra.Command {
 		newMaintenanceCommand(a),
 		newHistoryCommand(a),
 		newDrillCommand(a),
+		newStopCommand(a),
 		newAdoptCommand(a),
 		newVersionCommand(a),
 		newManCommand(a),
