@@ -54,7 +54,7 @@ func TestRealSpamd(t *testing.T) {
 	const gtube = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n"
 	for _, command := range []string{Check, Symbols, Headers} {
 		filter := newFilter(t, addr, Options{Command: command, RejectScore: 100, Hostname: "mx2.example.com", Timeout: 20 * time.Second})
-		v, err := filter.Check(t.Context(), enginetest.Envelope(), strings.NewReader(head+"Nothing to sell here.\r\n"))
+		v, err := filter.Check(t.Context(), enginetest.Envelope(), strings.NewReader(head+"Nothing to sell here, and no end of the line"))
 		if err != nil || v.Action != smtp.Accept || v.Spam || v.Required != 5 {
 			t.Errorf("%s: clean: %+v, %v", command, v, err)
 		}

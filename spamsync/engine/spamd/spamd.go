@@ -137,6 +137,13 @@ func (f *Filter) ask(ctx context.Context, server, trace string, body io.Reader, 
 	if err := out.Flush(); err != nil {
 		return answer{}, fmt.Errorf("send message: %w", err)
 	}
+	// Spamd reads lines: without this it waits for the rest of a last line that has no
+	// end.
+	if half, ok := conn.Conn.(interface{ CloseWrite() error }); ok {
+		if err := half.CloseWrite(); err != nil {
+			return answer{}, fmt.Errorf("send message: %w", err)
+		}
+	}
 	return parse(conn, f.opt.Command)
 }
 
