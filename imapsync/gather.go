@@ -133,7 +133,8 @@ func (r *runner) gather(ctx context.Context, tracks []*track) ([]*track, error) 
 			return nil, err
 		}
 	}
-	return tracks, nil
+	err := r.each(ctx, func(ctx context.Context, s Side) error { return r.confirmAbsent(ctx, s, tracks) })
+	return tracks, err
 }
 
 // waits says that a hold of the folder may have been decided by now.

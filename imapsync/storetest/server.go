@@ -62,6 +62,11 @@ type Server struct {
 	// Before, where not nil, runs before a call of the Store: another program acts
 	// in the middle of a pass.
 	Before func(op string)
+	// Unlisted, where not nil, names boxes that a listing leaves out: a session whose
+	// view of the tree is old. All other calls see them.
+	Unlisted func(name string) bool
+	// Unreadable, where not nil, is why Changes cannot read a box.
+	Unreadable func(name string) error
 
 	mu       sync.Mutex
 	features Features

@@ -24,6 +24,9 @@ func (st *store) List(ctx context.Context) (l imapsync.Listing, err error) {
 	}
 	l = imapsync.Listing{GIDs: !s.features.NoGID, LimitBytes: s.features.LimitBytes}
 	for name, b := range s.boxes {
+		if s.Unlisted != nil && s.Unlisted(name) {
+			continue
+		}
 		x := imapsync.Box{Name: name, ID: b.id, Subscribed: b.subscribed, Use: b.use, NoSelect: b.noselect, Foreign: b.foreign}
 		if !b.noselect {
 			x.Cursor = st.cursor(b)
@@ -49,6 +52,11 @@ func (st *store) Changes(ctx context.Context, since []imapsync.Since) ([]imapsyn
 	out := make([]imapsync.Delta, len(since))
 	for i, q := range since {
 		b := s.boxes[q.Box]
+		if s.Unreadable != nil {
+			if out[i].Err = s.Unreadable(q.Box); out[i].Err != nil {
+				continue
+			}
+		}
 		if b == nil || b.noselect {
 			out[i].Err = imapsync.ErrNoBox
 			continue
