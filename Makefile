@@ -79,6 +79,10 @@ soak: test-setup ## the kill and power-cut tests, KILLS (1000) times; merges; th
 	LAB_SEEDS=30 $(GO) test -count=1 -v -run 'TestReturn|TestHomeMoves$$' ./spamsync/replica/merge
 	LAB_COST=2 $(GO) test -count=1 -v -run TestCost ./spamsync/replica/journal
 	LAB_CONNECTS=1 $(GO) test -count=1 -v -run NothingLeaks ./dnsfailover/tunnel
+	LAB_HISTORIES=20000 $(GO) test -count=1 -v -timeout 60m -run '^TestHistories$$' ./dnsfailover
+	LAB_PROFILE=default $(GO) test -count=1 -v -timeout 60m -parallel 6 -run '^TestFailoverDark$$' ./integration
+	LAB_PROFILE=fast $(GO) test -count=1 -v -timeout 60m -parallel 6 -run '^TestFailoverDark$$' ./integration
+	LAB_PROFILE=default LAB_OUTAGE=10m $(GO) test -count=1 -v -timeout 60m -run '^TestFailover(Cut|RegisterGone)$$' ./integration
 
 clean: ## remove what the targets above built
 	rm -rf bin dist
