@@ -20,10 +20,10 @@ import (
 const (
 	// followLimit bounds a full copy.
 	followLimit = 10 * time.Minute
-	// pauseWrites is how long Redis holds writes back during a cutover; it is over
-	// before a client gives up. cutoverLimit must be shorter.
-	pauseWrites  = 5 * time.Second
+	// cutoverLimit is how long a cutover may take with writes held back. Redis holds
+	// them pauseMargin longer, which is over before a client gives up.
 	cutoverLimit = 4 * time.Second
+	pauseMargin  = time.Second
 	// carryLimit is the same where everything is carried over, which an operator asked for.
 	carryLimit = 2 * time.Minute
 	// failoverLimit bounds a planned move.
@@ -62,14 +62,17 @@ func (k *Keeper) follow(ctx context.Context) error {
 	if !home.Master() {
 		return fmt.Errorf("follow: the other Redis takes no writes: %s %s", home.Trouble, home.Why)
 	}
+	if err := k.prepare(ctx); err != nil {
+		return err
+	}
 	if err := k.attach(ctx, home); err != nil {
 		return err
 	}
 	return k.settled(ctx, home)
 }
 
-// attach sends the local Redis to the gate, which lets home's history pass.
-func (k *Keeper) attach(ctx context.Context, home Seen) error {
+// prepare sets what the local Redis needs before attach. It takes a while.
+func (k *Keeper) prepare(ctx context.Context) error {
 	k.tune(ctx, k.local, "local")
 	if k.password != "" {
 		if err := k.local.ConfigSet(ctx, "masterauth", k.password).Err(); err != nil {
@@ -81,6 +84,12 @@ func (k *Keeper) attach(ctx context.Context, home Seen) error {
 			}
 		}
 	}
+	return nil
+}
+
+// attach sends the local Redis to the gate, which lets home's history pass. After an
+// error the gate is closed: what is executed late then replaces nothing.
+func (k *Keeper) attach(ctx context.Context, home Seen) error {
 	host, port, err := net.SplitHostPort(k.gate.Addr())
 	if err != nil {
 		return err
@@ -90,6 +99,8 @@ func (k *Keeper) attach(ctx context.Context, home Seen) error {
 	k.gate.Permit(home.Now.ID)
 	k.gate.Open()
 	if err := k.local.ReplicaOf(ctx, host, port).Err(); err != nil {
+		k.gate.Permit("")
+		k.gate.Close()
 		return fmt.Errorf("replicaof: %w", err)
 	}
 	return nil
@@ -258,13 +269,19 @@ func (k *Keeper) mergeTo(ctx context.Context, o merge.Options) (merge.Report, er
 // carry over the rest, and follows. Without a hole: every write is either before
 // the end of last, or gets an error.
 func (k *Keeper) cutover(ctx context.Context, home Seen, limit time.Duration, last func(context.Context) error) error {
+	if err := k.prepare(ctx); err != nil {
+		return err
+	}
 	k.mu.Lock()
 	k.cutOver = true
 	k.lead(There)
 	k.mu.Unlock()
+	// From before the question: everything up to REPLICAOF ends a second before the pause.
 	began := time.Now()
-	held := limit + time.Second
-	if err := k.local.Do(ctx, "CLIENT", "PAUSE", held.Milliseconds(), "WRITE").Err(); err != nil {
+	held := limit + pauseMargin
+	lctx, cancel := context.WithDeadline(ctx, began.Add(limit))
+	defer cancel()
+	if err := k.local.Do(lctx, "CLIENT", "PAUSE", held.Milliseconds(), "WRITE").Err(); err != nil {
 		return fmt.Errorf("hold writes back: %w", err)
 	}
 	released := false
@@ -280,8 +297,6 @@ func (k *Keeper) cutover(ctx context.Context, home Seen, limit time.Duration, la
 		}
 	}
 	defer release()
-	lctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	if err := last(lctx); err != nil {
 		return err
 	}
@@ -292,7 +307,7 @@ func (k *Keeper) cutover(ctx context.Context, home Seen, limit time.Duration, la
 	if time.Since(began) >= limit {
 		return errors.New("merge: the rest took too long to hold writes back; it is tried again")
 	}
-	if err := k.attach(ctx, home); err != nil {
+	if err := k.attach(lctx, home); err != nil {
 		return err
 	}
 	release()
