@@ -281,9 +281,6 @@ func (k *Keeper) cutover(ctx context.Context, home Seen, limit time.Duration, la
 	held := limit + pauseMargin
 	lctx, cancel := context.WithDeadline(ctx, began.Add(limit))
 	defer cancel()
-	if err := k.local.Do(lctx, "CLIENT", "PAUSE", held.Milliseconds(), "WRITE").Err(); err != nil {
-		return fmt.Errorf("hold writes back: %w", err)
-	}
 	released := false
 	release := func() {
 		if released {
@@ -296,7 +293,10 @@ func (k *Keeper) cutover(ctx context.Context, home Seen, limit time.Duration, la
 			k.log.Warn("writes stay held back until redis lets them go", "err", err)
 		}
 	}
-	defer release()
+	defer release() // also where the answer to the next command is lost
+	if err := k.local.Do(lctx, "CLIENT", "PAUSE", held.Milliseconds(), "WRITE").Err(); err != nil {
+		return fmt.Errorf("hold writes back: %w", err)
+	}
 	if err := last(lctx); err != nil {
 		return err
 	}

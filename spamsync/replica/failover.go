@@ -119,12 +119,18 @@ func (k *Keeper) handOver(ctx context.Context) error {
 	if err := k.setMasterAuth(ctx); err != nil {
 		return err
 	}
-	if err := k.peer.Do(ctx, "CLIENT", "PAUSE", "3000", "WRITE").Err(); err != nil {
-		return fmt.Errorf("hold writes back: %w", err)
-	}
-	defer func() { _ = k.peer.Do(context.WithoutCancel(ctx), "CLIENT", "UNPAUSE").Err() }()
+	defer func() { // also where the answer to the next command is lost
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := k.peer.Do(rctx, "CLIENT", "UNPAUSE").Err(); err != nil {
+			k.log.Warn("writes stay held back until redis lets them go", "err", err)
+		}
+	}()
 	held, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	if err := k.peer.Do(held, "CLIENT", "PAUSE", "3000", "WRITE").Err(); err != nil {
+		return fmt.Errorf("hold writes back: %w", err)
+	}
 	for {
 		there, here := look(held, k.peer), look(held, k.local)
 		if here.Master() {
