@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -164,7 +165,7 @@ func run(t *testing.T, name string, args ...string) {
 func TestFailoverInside(t *testing.T) {
 	name := os.Getenv(insideEnv)
 	if name == "" {
-		return // the stories above start it
+		return // the stories above start it, in a process of its own
 	}
 	p, ok := profiles[os.Getenv("LAB_PROFILE")]
 	if !ok {
@@ -218,9 +219,7 @@ func newDark(t *testing.T, name string, p profile) *dark {
 			},
 			"failover.timing.between_moves": "0s", "failover.steady": "0s",
 		}
-		for k, v := range p.settings {
-			set[k] = v
-		}
+		maps.Copy(set, p.settings)
 		d := lab.NewUnderstudy(t, "smtp://"+addrs[1-i]+":25", set)
 		d.SMTP = addrs[i] + ":25"
 		m.sites[i] = d
