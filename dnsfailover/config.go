@@ -55,7 +55,7 @@ type Record struct {
 type Hooks struct {
 	OnPromote []string `key:"on_promote" doc:"Hooks that run when this site becomes active, in order; files in the hooks directory."`
 	OnDemote  []string `key:"on_demote" doc:"Hooks that run before this site hands the role over, and when it finds that it lost it."`
-	OnFence   []string `key:"on_fence" doc:"Hooks that run when this site's permit runs out."`
+	OnFence   []string `key:"on_fence" doc:"Hooks that run when this site's permit runs out; timeout times their number must fit into the wait of a claim."`
 	// Gates must exit 0 before a switchover.
 	Gates   []string      `key:"gates" doc:"Hooks that must succeed at the standby before a switchover, as a check of a database's replication lag."`
 	Timeout time.Duration `key:"timeout" default:"10s" doc:"How long each hook may run."`
@@ -83,6 +83,10 @@ func (c Config) Validate() error {
 	}
 	if c.Hooks.Timeout <= 0 {
 		errs = append(errs, fmt.Errorf("hooks.timeout: %s is not a time", c.Hooks.Timeout))
+	}
+	if n := time.Duration(len(c.Hooks.OnFence)); n > 0 && c.Hooks.Timeout > c.Timing.FenceTime()/n {
+		errs = append(errs, fmt.Errorf("hooks.on_fence: %d x hooks.timeout (%s) may outlast the wait of a claim: at most %s together, or timing.wait of at least %s",
+			n, c.Hooks.Timeout, c.Timing.FenceTime().Truncate(10*time.Millisecond), c.Timing.stretched(c.Timing.Permit-c.Timing.StopAllowance+n*c.Hooks.Timeout)))
 	}
 	return errors.Join(errs...)
 }

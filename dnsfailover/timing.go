@@ -68,6 +68,13 @@ func (t Timing) Repeat() time.Duration { return t.Probe * 3 / 5 }
 // read before has ended, and the work done under it too.
 func (t Timing) LeastWait() time.Duration { return t.stretched(t.Permit) + t.StopAllowance }
 
+// FenceTime is how long all fence hooks together may run, on any clock: they begin
+// StopAllowance before the permit ends, and must be over when a claim becomes a take.
+func (t Timing) FenceTime() time.Duration {
+	drift := t.DriftPercent / 100
+	return time.Duration(float64(t.Wait)*(1-drift)/(1+drift)) - (t.Permit - t.StopAllowance)
+}
+
 // Validate says what would make the timing unsafe or useless.
 func (t Timing) Validate() error {
 	var errs []error
