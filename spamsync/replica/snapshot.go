@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -22,26 +23,61 @@ func (k *Keeper) carry(ctx context.Context) error {
 	if !home.Master() {
 		return fmt.Errorf("carry: home takes no writes: %s %s", home.Trouble, home.Why)
 	}
-	return k.cutover(ctx, home, carryLimit, func(ctx context.Context) error {
-		here := look(ctx, k.local)
-		if !here.Master() {
-			return fmt.Errorf("carry: this Redis: %s %s", here.Trouble, here.Why)
-		}
-		src := &snapshot{c: k.local, db: k.deps.Redis.DB, at: stream.Point{ID: "snapshot-" + here.Now.ID}}
-		if err := src.read(ctx); err != nil {
-			return fmt.Errorf("carry: %w", err)
-		}
-		o := k.mergeOptions(src.at)
-		o.Source, o.To, o.Follower = src, stream.Point{ID: src.at.ID, Offset: int64(len(src.commands))}, nil
-		r, err := merge.Merge(ctx, o)
-		if err != nil {
-			return fmt.Errorf("carry: %w", err)
-		}
-		k.mu.Lock()
-		k.report = &r
-		k.mu.Unlock()
-		return nil
-	})
+	if err := k.cutover(ctx, home, carryLimit, k.carryAll); err != nil {
+		return err
+	}
+	if err := k.peer.Del(ctx, carryKey+k.deps.Site).Err(); err != nil {
+		return fmt.Errorf("carry: done, but %s%s stays at home: %w", carryKey, k.deps.Site, err)
+	}
+	return nil
+}
+
+// carryKey starts the name of the mark at home that a site has begun to carry its
+// data there. It lives and dies with home's data.
+const carryKey = "us:replica:carry:"
+
+// carryAll adds everything that is here to home, once: an attempt that stopped half
+// way cannot go on, because a snapshot has another order every time.
+func (k *Keeper) carryAll(ctx context.Context) error {
+	here := look(ctx, k.local)
+	if !here.Master() {
+		return fmt.Errorf("carry: this Redis: %s %s", here.Trouble, here.Why)
+	}
+	attempt := newMark()
+	src := &snapshot{c: k.local, db: k.deps.Redis.DB, at: stream.Point{ID: "snapshot-" + attempt}}
+	if err := src.read(ctx); err != nil {
+		return fmt.Errorf("carry: %w", err)
+	}
+	o := k.mergeOptions(src.at)
+	o.Source, o.To, o.Follower = src, stream.Point{ID: src.at.ID, Offset: int64(len(src.commands))}, nil
+	if err := k.beginCarry(ctx, attempt); err != nil {
+		return err
+	}
+	r, err := merge.Merge(ctx, o)
+	if errors.Is(err, merge.ErrBusy) || errors.Is(err, merge.ErrLayout) {
+		err = errors.Join(err, k.peer.Del(ctx, carryKey+k.deps.Site).Err()) // nothing was written
+	}
+	if err != nil {
+		return fmt.Errorf("carry: %w", err)
+	}
+	k.mu.Lock()
+	k.report = &r
+	k.mu.Unlock()
+	return nil
+}
+
+// beginCarry marks home, and refuses where it has the mark.
+func (k *Keeper) beginCarry(ctx context.Context, attempt string) error {
+	key := carryKey + k.deps.Site
+	first, err := k.peer.SetNX(ctx, key, attempt, 0).Result()
+	if err != nil {
+		return fmt.Errorf("carry: mark home: %w", err)
+	}
+	if !first {
+		return fmt.Errorf("carry: an earlier attempt was begun and not seen to end; a second one would count again what has arrived: "+
+			"empty home's Redis, or restore it as it was before, and say yes again; or delete %s at home and have it counted again", key)
+	}
+	return nil
 }
 
 // snapshot is a data set in the form of the commands that would write it into an
@@ -54,6 +90,9 @@ type snapshot struct {
 }
 
 var _ stream.Source = (*snapshot)(nil)
+
+// ownKeys starts the names of what this package keeps in each Redis.
+const ownKeys = "us:replica:"
 
 // snapshotBatch is how many keys are asked for in one round trip.
 const snapshotBatch = 500
@@ -89,7 +128,7 @@ func (s *snapshot) readKeys(ctx context.Context, keys []string) error {
 	values := s.c.Pipeline()
 	adds := make([]func(), 0, len(keys))
 	for i, key := range keys {
-		if key != datasetKey {
+		if !strings.HasPrefix(key, ownKeys) {
 			adds = append(adds, s.value(ctx, values, key, types[i].Val(), expiries[i].Val().Milliseconds()))
 		}
 	}
