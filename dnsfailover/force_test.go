@@ -22,6 +22,7 @@ type bench struct {
 	requests int
 	nonces   int
 	stops    int
+	refused  string // the last reply to an order
 }
 
 func newBench(t *testing.T, change func(*dnsfailover.MachineConfig)) *bench {
@@ -63,6 +64,8 @@ func (b *bench) tell(ev dnsfailover.Event) {
 		case dnsfailover.Swap:
 			b.requests++
 			b.swap(a)
+		case dnsfailover.Reply:
+			b.refused = a.Refused
 		case dnsfailover.StopWork:
 			b.stops++
 			b.tell(dnsfailover.Stopped(a))

@@ -309,7 +309,7 @@ func (m *Machine) saw(sent Instant, reg Register) {
 	if m.forced > 0 && reg.Epoch >= m.forced {
 		m.endForced("the register has epoch %d", reg.Epoch)
 	}
-	if reg.Holder == m.cfg.Site {
+	if reg.Holder == m.cfg.Site && !m.peerForced() {
 		m.forcing = nil // carried out, whatever became of the answer
 	}
 	m.grant(sent, false)

@@ -87,7 +87,7 @@ func (m *Machine) change() (Swap, bool) {
 		}
 		return Swap{}, false
 	case m.peerForced():
-		return Swap{}, false
+		return m.overForced()
 	case m.reg.Holder == me && m.drain != nil:
 		return m.handOver()
 	case m.reg.Holder == me && m.reg.State == Claimed:
@@ -111,6 +111,16 @@ func (m *Machine) change() (Swap, bool) {
 		return m.swap(SetPause, n, false), true
 	}
 	return m.newClaim()
+}
+
+// overForced writes an epoch above one that the peer forced, where an operator says
+// that it is gone: the register never heard of that epoch and still names this site.
+func (m *Machine) overForced() (Swap, bool) {
+	f := m.forcing
+	if f == nil || m.deaf != "" || m.link || m.reg.Holder != m.cfg.Site || m.now < f.since.Add(m.cfg.Timing.Wait) {
+		return Swap{}, false
+	}
+	return m.swap(Take, m.next(m.peer.Forced+1, m.cfg.Site, Held), true), true
 }
 
 // next is a new value of the register, written by this site.

@@ -33,6 +33,10 @@ func (m *Machine) peerSays(p PeerState) {
 	if m.forced > 0 && p.Epoch >= m.forced && p.Holder == m.cfg.Peer {
 		m.endForced("%s knows that it is active in epoch %d", m.cfg.Peer, p.Epoch)
 	}
+	if m.peerForced() && m.forcing != nil && m.reg.Holder == m.cfg.Site && m.link {
+		m.note("failover refused", "%s is alive, and active by force in epoch %d", m.cfg.Peer, p.Forced)
+		m.forcing = nil // or a later cut of the link would carry it out
+	}
 	if m.peerForced() && m.permit != 0 {
 		m.note("stood down", "%s is active by force in epoch %d", m.cfg.Peer, p.Forced)
 		m.permit = 0
@@ -141,7 +145,7 @@ func (m *Machine) force() string {
 	switch {
 	case m.cfg.Mode == Observe:
 		return "the mode is observe: nothing moves"
-	case m.forced > 0 || m.reg.Holder == m.cfg.Site:
+	case m.forced > 0 || m.reg.Holder == m.cfg.Site && !m.peerForced():
 		return fmt.Sprintf("%s holds the role already", m.cfg.Site)
 	case m.link && m.peer.Role == Active.String():
 		return fmt.Sprintf("%s is alive and active, and the link to it is up: use switchover", m.cfg.Peer)
