@@ -66,9 +66,8 @@ func chaosTime() time.Duration {
 // heals later. Afterwards nothing is lost, doubled or back from the dead, no flag is
 // lost, and the sides are equal.
 //
-// Broken on purpose, it fails: with findMoves switched off in the planner (moved
-// messages lose flags and are doubled), with UNCHANGEDSINCE left out, and with
-// cursors taken after the changes instead of before.
+// Broken on purpose, it fails: with findMoves switched off in the planner, moved
+// messages lose flags and are doubled.
 func TestMailsyncChaos(t *testing.T) {
 	t.Parallel()
 	for _, setting := range chaosSettings {

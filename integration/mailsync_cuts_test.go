@@ -94,9 +94,6 @@ func (c *cutter) answers(near, far net.Conn) {
 // TestMailsyncCuts breaks the line before and after every answer of either server, in
 // a first copy and in a pass that has everything to do. The passes after it leave each
 // message once on both sides.
-//
-// Broken on purpose, it fails: with intents dropped at the start of a pass, messages
-// whose answer was cut off come twice.
 func TestMailsyncCuts(t *testing.T) {
 	t.Parallel()
 	m := newMailSync(t)
