@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -29,5 +30,45 @@ func TestCarryIsNotResumed(t *testing.T) {
 	}
 	if n := home.Client.Exists(t.Context(), "RS_2", "RS_3").Val(); n != 0 {
 		t.Errorf("%d keys of the second attempt arrived", n)
+	}
+}
+
+// TestCarryDropsNothingSilently: the full copy that follows would erase what was not
+// carried, so that it is refused and named.
+func TestCarryDropsNothingSilently(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		words []any
+		db    int
+		named string
+	}{
+		"no rule":          {[]any{"SET", "odd", "1"}, 0, `"odd"`},
+		"another database": {[]any{"SET", "RS_1", "1"}, 3, "db3"},
+		"a stream":         {[]any{"XADD", "rs_stream", "*", "a", "b"}, 0, `"rs_stream"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			local, home := servers.Redis(t), servers.Redis(t)
+			local.Do("HINCRBY", "RS_1", "S", 4)
+			conn := local.Client.Conn()
+			t.Cleanup(func() { _ = conn.Close() })
+			if err := errors.Join(conn.Select(t.Context(), c.db).Err(), conn.Do(t.Context(), c.words...).Err()); err != nil {
+				t.Fatal(err)
+			}
+			k := newTestKeeper(t, local.Addr, home.Addr)
+			if err := k.carryAll(t.Context()); err == nil || !strings.Contains(err.Error(), c.named) {
+				t.Errorf("want an error that names %s: %v", c.named, err)
+			}
+			if n := home.Client.DBSize(t.Context()).Val(); n != 0 {
+				t.Errorf("home has %d keys", n)
+			}
+			local.Do("SET", giveUpKey, "yes")
+			if err := k.carryAll(t.Context()); err != nil {
+				t.Errorf("told to give it up: %v", err)
+			}
+			if n := home.Client.HGet(t.Context(), "RS_1", "S").Val(); n != "4" {
+				t.Errorf("RS_1 is %s, want 4", n)
+			}
+		})
 	}
 }

@@ -53,6 +53,9 @@ func (k *Keeper) carryAll(ctx context.Context) error {
 	if err := k.beginCarry(ctx, attempt); err != nil {
 		return err
 	}
+	if err := k.dropsNothing(ctx, src, o); err != nil {
+		return errors.Join(err, k.peer.Del(ctx, carryKey+k.deps.Site).Err()) // nothing was written
+	}
 	r, err := merge.Merge(ctx, o)
 	if errors.Is(err, merge.ErrBusy) || errors.Is(err, merge.ErrLayout) {
 		err = errors.Join(err, k.peer.Del(ctx, carryKey+k.deps.Site).Err()) // nothing was written
@@ -80,6 +83,63 @@ func (k *Keeper) beginCarry(ctx context.Context, attempt string) error {
 	return nil
 }
 
+// giveUpKey is what an operator sets in this site's Redis to give up what cannot be
+// carried; the full copy removes it.
+const giveUpKey = "us:replica:give-up"
+
+// dropsNothing refuses where something here cannot be carried and would be erased by
+// the full copy that follows, unless an operator has given it up.
+func (k *Keeper) dropsNothing(ctx context.Context, src *snapshot, o merge.Options) error {
+	o.DryRun = true
+	r, err := merge.Merge(ctx, o)
+	if err != nil {
+		return fmt.Errorf("carry: %w", err)
+	}
+	lost := src.left
+	for _, u := range r.Unknown {
+		lost = append(lost, fmt.Sprintf("%s (%s)", u.Key, u.Command))
+	}
+	others, err := k.otherDatabases(ctx)
+	if err != nil {
+		return err
+	}
+	if lost = append(others, lost...); len(lost) == 0 {
+		return nil
+	}
+	text := strings.Join(lost[:min(len(lost), maxNamed)], ", ")
+	if more := len(lost) - maxNamed; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	given, err := k.local.Exists(ctx, giveUpKey).Result()
+	switch {
+	case err != nil:
+		return fmt.Errorf("carry: %w", err)
+	case given > 0:
+		k.log.Warn("what cannot be carried to home is given up", "lost", text)
+		return nil
+	}
+	return fmt.Errorf("carry: it would erase what cannot be carried: %s; move it away, or give it up by SET %s yes in this site's Redis", text, giveUpKey)
+}
+
+// maxNamed is how many keys an error names.
+const maxNamed = 20
+
+// otherDatabases names those that hold data and are not the one that is carried.
+func (k *Keeper) otherDatabases(ctx context.Context) ([]string, error) {
+	text, err := k.local.Info(ctx, "keyspace").Result()
+	if err != nil {
+		return nil, fmt.Errorf("carry: databases: %w", err)
+	}
+	var found []string
+	for line := range strings.Lines(text) {
+		name, _, ok := strings.Cut(line, ":keys=")
+		if ok && strings.HasPrefix(name, "db") && name != "db"+strconv.Itoa(k.deps.Redis.DB) {
+			found = append(found, "all of "+name)
+		}
+	}
+	return found, nil
+}
+
 // snapshot is a data set in the form of the commands that would write it into an
 // empty server. Offsets count commands.
 type snapshot struct {
@@ -87,6 +147,7 @@ type snapshot struct {
 	db       int
 	at       stream.Point
 	commands [][][]byte
+	left     []string // keys of a type that it cannot write
 }
 
 var _ stream.Source = (*snapshot)(nil)
@@ -194,8 +255,10 @@ func (s *snapshot) value(ctx context.Context, pipe redis.Pipeliner, key, kind st
 			}
 			expire()
 		}
+	case "none": // it has expired meanwhile
+		return func() {}
 	}
-	return func() {}
+	return func() { s.left = append(s.left, fmt.Sprintf("%s (%s)", strconv.QuoteToASCII(key), kind)) }
 }
 
 // countedField says whether a number is a count, which adds up, or a value.
