@@ -108,6 +108,8 @@ func TestLateClientDoesNotKeepADaemonThatStops(t *testing.T) {
 	case <-limit.C:
 		t.Error("a late client keeps the daemon")
 		_ = late.Close()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }

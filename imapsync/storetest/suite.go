@@ -268,6 +268,7 @@ func testChanges(t *testing.T, s *trial) {
 }
 
 func testFlags(t *testing.T, s *trial) {
+	t.Helper()
 	s.append("INBOX", imapsync.NewFlags(imap.FlagSeen), letter(1), letter(2), letter(3))
 	d := s.all("INBOX")
 	out, err := s.SetFlags(s.ctx(), []imapsync.FlagChange{
@@ -288,6 +289,7 @@ func testFlags(t *testing.T, s *trial) {
 }
 
 func testConditional(t *testing.T, s *trial) {
+	t.Helper()
 	s.append("INBOX", nil, letter(1), letter(2))
 	d := s.all("INBOX")
 	if d.Cursor.ModSeq == 0 {
@@ -316,6 +318,7 @@ func testConditional(t *testing.T, s *trial) {
 }
 
 func testExpunge(t *testing.T, s *trial) {
+	t.Helper()
 	s.append("INBOX", nil, letter(1), letter(2), letter(3))
 	d := s.all("INBOX")
 	// Another session has marked a message: it must survive.
@@ -342,6 +345,7 @@ func testExpunge(t *testing.T, s *trial) {
 }
 
 func testTransfer(t *testing.T, s *trial) {
+	t.Helper()
 	s.create("Target")
 	s.append("INBOX", imapsync.NewFlags(imap.FlagFlagged), letter(1), letter(2), letter(3))
 	d := s.all("INBOX")
@@ -384,6 +388,7 @@ func testTransfer(t *testing.T, s *trial) {
 }
 
 func testFolders(t *testing.T, s *trial) {
+	t.Helper()
 	s.create("One")
 	if err := s.folder(imapsync.CreateFolder, "One", "", ""); !errors.Is(err, imapsync.ErrBoxExists) {
 		t.Errorf("create twice: %v", err)
@@ -428,6 +433,7 @@ func testFolders(t *testing.T, s *trial) {
 }
 
 func testNames(t *testing.T, s *trial) {
+	t.Helper()
 	for _, name := range []string{"Entwürfe", "日本語", "Tom & Jerry", "a~b", "Ünïcode/Ebene 2", `quo"te`} {
 		if err := s.folder(imapsync.CreateFolder, name, "", ""); err != nil {
 			if !errors.Is(err, imapsync.ErrRefused) && !errors.Is(err, imapsync.ErrNoName) {
@@ -451,6 +457,7 @@ func testNames(t *testing.T, s *trial) {
 }
 
 func testReplaced(t *testing.T, s *trial) {
+	t.Helper()
 	s.append("INBOX", nil, letter(1))
 	d := s.all("INBOX")
 	wrong := imapsync.Pick{Box: "INBOX", Validity: d.Cursor.Validity + 7, UIDs: uids(d)}
@@ -488,6 +495,7 @@ func testReplaced(t *testing.T, s *trial) {
 }
 
 func testGone(t *testing.T, s *trial) {
+	t.Helper()
 	s.append("INBOX", nil, letter(1), letter(2), letter(3))
 	d := s.all("INBOX")
 	p := s.pick("INBOX", d, 0, 1, 2)
@@ -511,6 +519,7 @@ func testGone(t *testing.T, s *trial) {
 }
 
 func testBreakOff(t *testing.T, s *trial) {
+	t.Helper()
 	s.append("INBOX", nil, letter(1), letter(2)+strings.Repeat("x", 300_000), letter(3))
 	d := s.all("INBOX")
 	for b, err := range s.Fetch(s.ctx(), []imapsync.Pick{s.pick("INBOX", d, 0, 1, 2)}) {
@@ -539,6 +548,7 @@ func testBreakOff(t *testing.T, s *trial) {
 }
 
 func testFailingSource(t *testing.T, s *trial) {
+	t.Helper()
 	broken := errors.New("source broke")
 	for _, size := range []int{100, 600_000} {
 		body := []byte(letter(1) + strings.Repeat("y", size))
@@ -564,6 +574,7 @@ type failing struct{ err error }
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func testMany(t *testing.T, s *trial) {
+	t.Helper()
 	const count = 250
 	s.create("Other")
 	n := 0

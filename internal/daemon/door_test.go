@@ -44,11 +44,12 @@ func TestSickActiveShutsItsDoors(t *testing.T) {
 		}
 	}()
 	served := func() bool {
-		nc, err := net.Dial("tcp", l.Addr().String())
+		var dialer net.Dialer
+		nc, err := dialer.DialContext(t.Context(), "tcp", l.Addr().String())
 		if err != nil {
 			return false
 		}
-		defer nc.Close()
+		defer nc.Close() //nolint:errcheck // only looked
 		_ = nc.SetDeadline(time.Now().Add(5 * time.Second))
 		n, _ := nc.Read(make([]byte, 1))
 		return n == 1
@@ -102,9 +103,10 @@ func TestTakenAddressIsTriedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer l.Close() //nolint:errcheck // a test's own
 	ds.look(sickSite(), time.Now())
-	thief, err := net.Listen("tcp", l.Addr().String())
+	var lc net.ListenConfig
+	thief, err := lc.Listen(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

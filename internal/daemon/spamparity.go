@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"understudy/internal/config"
@@ -40,8 +41,8 @@ type closing []func() error
 
 func (c closing) close() error {
 	var errs []error
-	for i := len(c) - 1; i >= 0; i-- {
-		errs = append(errs, c[i]())
+	for _, f := range slices.Backward(c) {
+		errs = append(errs, f())
 	}
 	return errors.Join(errs...)
 }

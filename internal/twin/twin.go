@@ -180,7 +180,7 @@ func read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open file: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // read only
 	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
@@ -244,7 +244,7 @@ func lines(data []byte, match *regexp.Regexp, salt string) map[string]string {
 
 func mark(salt, name string, data []byte) string {
 	h := hmac.New(sha256.New, []byte(salt))
-	fmt.Fprintf(h, "%s\x00", name)
+	h.Write([]byte(name + "\x00"))
 	h.Write(data)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
