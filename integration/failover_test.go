@@ -43,6 +43,7 @@ type line struct {
 }
 
 func newLine(t *testing.T, upto string) *line {
+	t.Helper()
 	l := &line{t: t, upto: upto, at: lab.StartDelay(t, "", upto, 0)}
 	l.addr = l.at.Addr
 	return l

@@ -50,7 +50,10 @@ func TestStoreOnDovecot(t *testing.T) {
 	m := servers.DovecotIMAP(t)
 	for name, disable := range lacks {
 		t.Run(name, func(t *testing.T) {
-			storetest.Run(t, func(t *testing.T) imapsync.Store { return openStore(t, m, wire.Config{Disable: disable}) })
+			storetest.Run(t, func(t *testing.T) imapsync.Store {
+				t.Helper()
+				return openStore(t, m, wire.Config{Disable: disable})
+			})
 		})
 	}
 	t.Run("TLS, pinned and compressed", func(t *testing.T) {
@@ -65,7 +68,10 @@ func TestStoreOnCyrus(t *testing.T) {
 	for _, name := range []string{"everything", "no QRESYNC", "nothing"} {
 		disable := lacks[name]
 		t.Run(name, func(t *testing.T) {
-			storetest.Run(t, func(t *testing.T) imapsync.Store { return openStore(t, m, wire.Config{Disable: disable}) })
+			storetest.Run(t, func(t *testing.T) imapsync.Store {
+				t.Helper()
+				return openStore(t, m, wire.Config{Disable: disable})
+			})
 		})
 	}
 	t.Run("compressed", func(t *testing.T) {

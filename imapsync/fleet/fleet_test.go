@@ -199,6 +199,7 @@ func TestOneHangingAccountCostsItsTimeOnly(t *testing.T) {
 
 // run starts a fleet and returns a function that ends it.
 func run(t *testing.T, f *Fleet, list func(context.Context) ([]accounts.Account, error)) func() {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx, list) }()
