@@ -160,6 +160,7 @@ func (k *Keeper) mark(ctx context.Context, home Seen) error {
 			return fmt.Errorf("mark home: %w", err)
 		}
 	}
+	k.unrecorded.Store(false)
 	return k.note(func(r *record) { r.Mark, r.Fork, r.Since = mark, stream.Point{}, time.Time{} })
 }
 
@@ -184,6 +185,8 @@ func (k *Keeper) detach(ctx context.Context, recorded bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	k.gate.Close()
+	// Before it happens: where an answer is lost, adopt records the fork later.
+	k.unrecorded.Store(recorded)
 	if err := k.local.ReplicaOf(ctx, "NO", "ONE").Err(); err != nil {
 		return fmt.Errorf("replicaof no one: %w", err)
 	}
@@ -196,7 +199,16 @@ func (k *Keeper) detach(ctx context.Context, recorded bool) error {
 	if !recorded {
 		return nil
 	}
-	return k.note(func(r *record) { r.Fork, r.Since = s.Before, time.Now() })
+	return k.noteFork(s.Before)
+}
+
+// noteFork records where this site detached.
+func (k *Keeper) noteFork(at stream.Point) error {
+	err := k.note(func(r *record) { r.Fork, r.Since = at, time.Now() })
+	if err == nil {
+		k.unrecorded.Store(false)
+	}
+	return err
 }
 
 // merge carries what was written here after fork to home, and follows home.

@@ -69,7 +69,7 @@ func (f *fakeRedis) handle(c net.Conn) {
 			answer = "-ERR unknown command\r\n"
 		case command == "INFO REPLICATION":
 			answer = bulk("# Replication\r\nrole:" + role + "\r\nmaster_replid:" + strings.Repeat("a", 40) +
-				"\r\nmaster_replid2:" + strings.Repeat("0", 40) + "\r\nmaster_repl_offset:100\r\nsecond_repl_offset:-1\r\nrepl_backlog_first_byte_offset:1\r\nrepl_backlog_histlen:100\r\n" +
+				"\r\nmaster_replid2:" + strings.Repeat("b", 40) + "\r\nmaster_repl_offset:100\r\nsecond_repl_offset:51\r\nrepl_backlog_first_byte_offset:1\r\nrepl_backlog_histlen:100\r\n" +
 				"connected_slaves:1\r\nslave0:ip=127.0.0.1,port=6380,state=online,offset=100,lag=0\r\n")
 		case strings.HasPrefix(command, "INFO"):
 			answer = bulk("# Nothing\r\n")

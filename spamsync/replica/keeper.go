@@ -59,8 +59,10 @@ type Keeper struct {
 	metrics     *metrics
 	localPort   int
 
-	events  chan event
-	hurried atomic.Int64 // until when both are looked at more often, Unix nanoseconds
+	events chan event
+	// unrecorded: this site detaches, and where is not recorded yet.
+	unrecorded atomic.Bool
+	hurried    atomic.Int64 // until when both are looked at more often, Unix nanoseconds
 
 	merging sync.Mutex // held by whoever merges, or previews
 
@@ -325,8 +327,18 @@ func (k *Keeper) loop(ctx context.Context) error {
 	}
 }
 
-// adopt notes the mark of the data that this site's Redis holds as home.
+// adopt notes the mark of the data that this site's Redis holds as home, and the
+// fork where detach could not.
 func (k *Keeper) adopt() {
+	k.mu.Lock()
+	fork := k.seen[0].Before
+	late := k.unrecorded.Load() && k.busy == NoAction && !k.homeHere && k.seen[0].Master() && !fork.IsZero()
+	k.mu.Unlock()
+	if late {
+		if err := k.noteFork(fork); err != nil {
+			k.log.Warn("cannot note where this site detached", "err", err)
+		}
+	}
 	k.mu.Lock()
 	mark := k.seen[0].Dataset
 	unknown := k.homeHere && k.rec.Mark == "" && mark != "" && k.seen[0].Master()
