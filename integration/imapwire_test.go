@@ -58,7 +58,10 @@ func TestStoreOnDovecot(t *testing.T) {
 	}
 	t.Run("TLS, pinned and compressed", func(t *testing.T) {
 		conf := wire.Config{Address: "imaps://" + m.TLSAddr, Pins: []string{m.Pin}, Compress: true}
-		storetest.Run(t, func(t *testing.T) imapsync.Store { return openStore(t, m, conf) })
+		storetest.Run(t, func(t *testing.T) imapsync.Store {
+			t.Helper()
+			return openStore(t, m, conf)
+		})
 	})
 }
 
@@ -75,6 +78,9 @@ func TestStoreOnCyrus(t *testing.T) {
 		})
 	}
 	t.Run("compressed", func(t *testing.T) {
-		storetest.Run(t, func(t *testing.T) imapsync.Store { return openStore(t, m, wire.Config{Compress: true}) })
+		storetest.Run(t, func(t *testing.T) imapsync.Store {
+			t.Helper()
+			return openStore(t, m, wire.Config{Compress: true})
+		})
 	})
 }

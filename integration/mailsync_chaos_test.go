@@ -81,6 +81,7 @@ func TestMailsyncChaos(t *testing.T) {
 }
 
 func chaos(t *testing.T, setting chaosSetting, seed uint64) {
+	t.Helper()
 	m := newMailSync(t)
 	m.cfg.Guard.Off = true
 	rnd := rand.New(rand.NewPCG(seed, 3))

@@ -47,6 +47,7 @@ type people struct {
 }
 
 func newPeople(t *testing.T) *people {
+	t.Helper()
 	return &people{t: t, busy: [2]map[string]bool{{}, {}}}
 }
 

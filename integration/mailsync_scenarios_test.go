@@ -108,6 +108,7 @@ func TestMailsyncScenarios(t *testing.T) {
 }
 
 func stateLost(t *testing.T, m *mailSync) {
+	t.Helper()
 	m.seeded(300)
 	before := m.equal()
 	if err := os.Remove(m.base); err != nil {
@@ -124,6 +125,7 @@ func stateLost(t *testing.T, m *mailSync) {
 }
 
 func sideBlank(t *testing.T, m *mailSync) {
+	t.Helper()
 	m.seeded(300)
 	before := m.equal()
 	m.server[imapsync.A].Kill()
@@ -154,6 +156,7 @@ func emptied(t *testing.T, m *mailSync, commands ...string) mailpair.Mailboxes {
 }
 
 func folderEmptied(t *testing.T, m *mailSync) {
+	t.Helper()
 	before := emptied(t, m, `SELECT Archive`, `STORE 1:* +FLAGS.SILENT (\Deleted)`, `EXPUNGE`)
 	if err := m.with(func(a *imapsync.Account) error { return a.Reject("") }); err != nil {
 		t.Fatal(err)
@@ -174,6 +177,7 @@ func folderEmptied(t *testing.T, m *mailSync) {
 }
 
 func folderDeleted(t *testing.T, m *mailSync) {
+	t.Helper()
 	emptied(t, m, `DELETE Archive`)
 	if err := m.with(func(a *imapsync.Account) error { return a.Approve("") }); err != nil {
 		t.Fatal(err)
@@ -186,6 +190,7 @@ func folderDeleted(t *testing.T, m *mailSync) {
 }
 
 func folderDeletedAndMail(t *testing.T, m *mailSync) {
+	t.Helper()
 	m.cfg.Guard.Off = true
 	m.seeded(40)
 	m.do(imapsync.A, `DELETE Archive`)
@@ -199,6 +204,7 @@ func folderDeletedAndMail(t *testing.T, m *mailSync) {
 }
 
 func folderRenamed(t *testing.T, m *mailSync) {
+	t.Helper()
 	m.seeded(300)
 	before := m.equal()
 	m.do(imapsync.A, `RENAME Archive "Old mail"`, `UNSUBSCRIBE Archive`, `SUBSCRIBE "Old mail"`)
@@ -221,6 +227,7 @@ func (m *mailSync) settleSum() imapsync.Report {
 }
 
 func validityChanged(t *testing.T, m *mailSync) {
+	t.Helper()
 	m.seeded(300)
 	before := m.equal()
 	for _, folder := range []string{"INBOX", "Archive"} {
@@ -240,6 +247,7 @@ func validityChanged(t *testing.T, m *mailSync) {
 }
 
 func movedHundred(t *testing.T, m *mailSync) {
+	t.Helper()
 	m.seeded(600)
 	before := m.equal()
 	m.do(imapsync.A, `SELECT INBOX`, `UID MOVE 1:100 Archive`)
@@ -259,6 +267,7 @@ func movedHundred(t *testing.T, m *mailSync) {
 }
 
 func bytesUnchanged(t *testing.T, m *mailSync) {
+	t.Helper()
 	rnd := rand.New(rand.NewPCG(9, 9))
 	mail := mailpair.Corpus(rnd, "corpus", 201)
 	awkward := mailpair.NewMail(rnd, "awkward", 300)
@@ -274,6 +283,7 @@ func bytesUnchanged(t *testing.T, m *mailSync) {
 }
 
 func restoredFromBackup(t *testing.T, m *mailSync) {
+	t.Helper()
 	m.seeded(200)
 	backup := filepath.Join(lab.Dir(t), "backup")
 	m.server[imapsync.A].Kill()
@@ -310,6 +320,7 @@ func restoredFromBackup(t *testing.T, m *mailSync) {
 }
 
 func seededByCopy(t *testing.T, m *mailSync) {
+	t.Helper()
 	m.load(imapsync.A, "INBOX", mailpair.Corpus(rand.New(rand.NewPCG(5, 5)), "copy", 20))
 	m.server[imapsync.A].Kill()
 	m.server[imapsync.B].Kill()
@@ -340,6 +351,7 @@ func seededByCopy(t *testing.T, m *mailSync) {
 }
 
 func overQuota(t *testing.T, _ *mailSync) {
+	t.Helper()
 	m := onServers(t, servers.DovecotIMAP(t, "ssl = no"), servers.DovecotIMAP(t, "ssl = no", "mail_plugins = quota",
 		"plugin {", "quota = maildir:User quota", "quota_rule = *:storage=100K", "}"))
 	mail := mailpair.Corpus(rand.New(rand.NewPCG(5, 5)), "q", 60)

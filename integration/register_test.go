@@ -61,6 +61,7 @@ func TestRegisterConformance(t *testing.T) {
 			n := s.start(t, servers.Zone{Signed: s.signed, Movers: arbiterNames, Records: exchangers})
 			arbitertest.Run(t, arbitertest.Lab{
 				Client: func(t *testing.T, site dnsfailover.Site) dnsfailover.Arbiter {
+					t.Helper()
 					return registerOf(t, n, site, rfc2136.Deps{})
 				},
 				Zone: n.Zone,
@@ -71,9 +72,11 @@ func TestRegisterConformance(t *testing.T) {
 				Drop:  func(t *testing.T) { t.Helper(); n.Edit("_understudy", "TXT") },
 				Races: races,
 				Unreachable: func(t *testing.T) dnsfailover.Arbiter {
+					t.Helper()
 					return openRegister(t, lab.FreeAddr(t), n.Zone, n.Keys[0], rfc2136.Deps{})
 				},
 				WrongKey: func(t *testing.T) dnsfailover.Arbiter {
+					t.Helper()
 					wrong := servers.Key{Name: n.Keys[0].Name, Secret: n.Keys[1].Secret}
 					return openRegister(t, n.Addr, n.Zone, wrong, rfc2136.Deps{})
 				},
@@ -336,6 +339,7 @@ func (c *deafConn) Read(p []byte) (int, error) {
 
 // forger dials somebody who answers everything with what forge makes of it.
 func forger(t *testing.T, forge func(q *dns.Msg) *dns.Msg) func(context.Context, string, string) (net.Conn, error) {
+	t.Helper()
 	return func(context.Context, string, string) (net.Conn, error) {
 		near, far := net.Pipe()
 		t.Cleanup(func() { _ = far.Close() })

@@ -297,6 +297,7 @@ func TestReplicaBadInputs(t *testing.T) {
 		alarm   string
 	}{
 		"wrong password": {func(t *testing.T, a, _ *servers.KeyValue) func(*replica.Config, *replica.Deps) {
+			t.Helper()
 			a.Do("CONFIG", "SET", "requirepass", "right")
 			file := filepath.Join(lab.Dir(t), "secret")
 			if err := os.WriteFile(file, []byte("wrong\n"), 0o600); err != nil {
@@ -305,6 +306,7 @@ func TestReplicaBadInputs(t *testing.T) {
 			return func(c *replica.Config, _ *replica.Deps) { c.AdminPasswordFile = file }
 		}, "spam:replica:peer"},
 		"no permission": {func(t *testing.T, a, b *servers.KeyValue) func(*replica.Config, *replica.Deps) {
+			t.Helper()
 			for _, r := range []*servers.KeyValue{a, b} {
 				r.Do("ACL", "SETUSER", "poor", "on", ">x", "~*", "+ping", "+get")
 			}
@@ -315,6 +317,7 @@ func TestReplicaBadInputs(t *testing.T) {
 			return func(c *replica.Config, _ *replica.Deps) { c.AdminUsername, c.AdminPasswordFile = "poor", file }
 		}, "spam:replica:local"},
 		"a third master": {func(t *testing.T, _, b *servers.KeyValue) func(*replica.Config, *replica.Deps) {
+			t.Helper()
 			third := servers.Redis(t)
 			third.Do("SET", "third", "1")
 			host, port := splitAddr(t, third.Addr)
@@ -327,6 +330,7 @@ func TestReplicaBadInputs(t *testing.T) {
 			return nil
 		}, "spam:replica:strangers"},
 		"two replicas": {func(t *testing.T, a, b *servers.KeyValue) func(*replica.Config, *replica.Deps) {
+			t.Helper()
 			b.Do("SET", "y", "1")
 			third := servers.Redis(t)
 			host, port := splitAddr(t, third.Addr)
