@@ -75,6 +75,7 @@ bench-imap: test-setup ## mbsync, interimap and dsync on the same mailboxes, in 
 
 soak: test-setup ## the kill and power-cut tests, KILLS (1000) times; merges; the journal's cost
 	LAB_KILLS=$(KILLS) $(GO) test -count=1 -v -timeout 120m -run 'Kill|PowerCut' ./integration
+	$(GO) test -tags soak -count=1 -v -timeout 10m -run TestMergeOfTwoRspamd ./integration
 	LAB_SEEDS=10 $(GO) test -tags soak -count=1 -v -timeout 60m -run 'TestMailsync(Chaos|Cuts)' ./integration
 	LAB_SEEDS=30 $(GO) test -count=1 -v -run 'TestReturn|TestHomeMoves$$' ./spamsync/replica/merge
 	LAB_COST=2 $(GO) test -count=1 -v -run TestCost ./spamsync/replica/journal
