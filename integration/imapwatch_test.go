@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"strings"
 	"testing"
@@ -55,8 +56,9 @@ func TestStoreWatchesDovecot(t *testing.T) {
 				put(t, other, row.box)
 				select {
 				case box := <-heard:
+					// A server may tell of other boxes as well, at the start.
 					if box != row.box && box != "" {
-						t.Fatalf("heard of %q", box)
+						return fmt.Errorf("heard of %q only", box)
 					}
 					return nil
 				case <-time.After(200 * time.Millisecond):
