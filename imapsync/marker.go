@@ -194,8 +194,16 @@ func (r *runner) markers(ctx context.Context, s Side, c Cursor) ([]marker, error
 	return out, nil
 }
 
+// errFull says that a side has no room for a marker, and that no other runner has
+// written one there.
+var errFull = errors.New("no room for a marker")
+
 // claim takes the account before the first change of a pass, and again while a
-// long pass goes on. Side A first: of two runners only one gets past it.
+// long pass goes on. Side A first: of two runners only one gets past it. A side
+// that is full is passed over, for it must be possible to delete there what was
+// deleted on the other; then the other side's marker alone decides. Of two runners
+// that pass over different sides, the later one finds the earlier one's marker on
+// the side that it passes over.
 func (r *runner) claim(ctx context.Context) error {
 	now := r.a.deps.Now()
 	if !r.claimed.IsZero() && now.Sub(r.claimed) < r.a.cfg.Lease/2 {
@@ -211,8 +219,15 @@ func (r *runner) claim(ctx context.Context) error {
 		}
 	}
 	mk := marker{base: m.ID, run: r.id, generation: generation, until: now.Add(r.a.cfg.Lease)}
+	full := 0
 	for _, s := range []Side{A, B} {
-		if err := r.claimSide(ctx, s, mk); err != nil {
+		err := r.claimSide(ctx, s, mk)
+		if errors.Is(err, errFull) && full == 0 {
+			full++
+			r.note("side %s is full: it has not even room for our marker", s)
+			continue
+		}
+		if err != nil {
 			err = fmt.Errorf("side %s: %w", s, err)
 			if errors.Is(err, ErrBusy) {
 				// Our marker came second: it must not make this base look current.
@@ -245,18 +260,38 @@ func (r *runner) claimSide(ctx context.Context, s Side, mk marker) error {
 	if err == nil {
 		err = got.Err
 	}
-	if err != nil {
-		return fmt.Errorf("write marker: %w", err)
-	}
 	expected := m.Marks[s].Next
 	if m.Marks[s].Validity == 0 {
 		expected = 1
+	}
+	if errors.Is(err, ErrOverQuota) {
+		if err := r.first(ctx, s, expected, mk); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errFull, err)
+	}
+	if err != nil {
+		return fmt.Errorf("write marker: %w", err)
 	}
 	if got.UID == expected && got.Validity != 0 {
 		m.Marks[s] = mark{Validity: got.Validity, Next: got.UID + 1}
 		return r.tidyMarkers(ctx, s, mk.generation, got.UID)
 	}
 	// No UID came back, or another one: see who was first.
+	if err := r.first(ctx, s, expected, mk); err != nil {
+		return err
+	}
+	// Where the folder will be is known from the next listing.
+	m.Marks[s] = mark{}
+	if got.UID != 0 {
+		m.Marks[s] = mark{Validity: got.Validity, Next: got.UID + 1}
+	}
+	return nil
+}
+
+// first is nil where no other runner has written a marker from UID expected on,
+// else ErrBusy.
+func (r *runner) first(ctx context.Context, s Side, expected imap.UID, mk marker) error {
 	list, err := r.markers(ctx, s, Cursor{})
 	if err != nil {
 		return err
@@ -265,11 +300,6 @@ func (r *runner) claimSide(ctx context.Context, s Side, mk marker) error {
 		if other.uid >= expected && (other.base != mk.base || other.run != mk.run) {
 			return fmt.Errorf("a marker of another runner came first: %w", ErrBusy)
 		}
-	}
-	// Where the folder will be is known from the next listing.
-	m.Marks[s] = mark{}
-	if got.UID != 0 {
-		m.Marks[s] = mark{Validity: got.Validity, Next: got.UID + 1}
 	}
 	return nil
 }

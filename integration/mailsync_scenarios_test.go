@@ -16,6 +16,7 @@ import (
 	"understudy/imapsync"
 	"understudy/integration/lab"
 	"understudy/integration/mailpair"
+	"understudy/integration/servers"
 )
 
 // mailDir is where a Dovecot keeps our account.
@@ -91,9 +92,14 @@ func TestMailsyncScenarios(t *testing.T) {
 		{"bytes unchanged", bytesUnchanged},
 		{"restored from backup", restoredFromBackup},
 		{"seeded by file copy", seededByCopy},
+		{"over quota", overQuota},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
+			if row.name == "over quota" { // it has servers of its own
+				row.tell(t, nil)
+				return
+			}
 			m := newMailSync(t)
 			m.cfg.Lease = time.Second
 			row.tell(t, m)
@@ -349,5 +355,33 @@ func copyTree(t *testing.T, from, to string) {
 	t.Helper()
 	if out, err := exec.CommandContext(t.Context(), "cp", "-a", from, to).CombinedOutput(); err != nil {
 		t.Fatalf("copy: %v\n%s", err, out)
+	}
+}
+
+func overQuota(t *testing.T, _ *mailSync) {
+	t.Helper()
+	m := onServers(t, servers.DovecotIMAP(t, "ssl = no"), servers.DovecotIMAP(t, "ssl = no", "mail_plugins = quota",
+		"plugin {", "quota = maildir:User quota", "quota_rule = *:storage=100K", "}"))
+	mail := mailpair.Corpus(rand.New(rand.NewPCG(5, 5)), "q", 60)
+	m.load(imapsync.A, "INBOX", mail)
+	report := m.pass()
+	if len(report.Faults) == 0 || report.Faults[0].Kind != "over-quota" || deletedBy(report) != 0 || report.Clean() {
+		t.Errorf("%+v", report)
+	}
+	if n := m.read(imapsync.A).Total(); n != 60 {
+		t.Errorf("%d messages left on A", n)
+	}
+	b := m.read(imapsync.B).Total()
+	if b == 0 || b == 60 {
+		t.Errorf("%d messages on B", b)
+	}
+	// Somebody makes room: the rest follows, nothing twice.
+	m.do(imapsync.A, `SELECT INBOX`, `UID STORE 1:40 +FLAGS.SILENT (\Deleted)`, `UID EXPUNGE 1:40`)
+	m.cfg.Guard.Off = true
+	m.settle()
+	for sum, n := range sums(m.read(imapsync.B)) {
+		if n != 1 {
+			t.Errorf("%s is there %d times", sum, n)
+		}
 	}
 }

@@ -218,7 +218,7 @@ func (st *store) store(o imapsync.Outgoing, body []byte) imapsync.Stored {
 		return imapsync.Stored{Err: imapsync.ErrReplaced}
 	case s.features.MaxBytes > 0 && o.Size > s.features.MaxBytes:
 		return imapsync.Stored{Err: imapsync.ErrTooBig}
-	case s.features.QuotaBytes > 0 && s.used+o.Size > s.features.QuotaBytes && !strings.HasPrefix(o.Box, imapsync.HiddenPrefix):
+	case s.features.QuotaBytes > 0 && s.used+o.Size > s.features.QuotaBytes:
 		return imapsync.Stored{Err: imapsync.ErrOverQuota}
 	}
 	s.bytes += o.Size
