@@ -65,6 +65,8 @@ type Account struct {
 	deps Deps
 	plan planConfig
 	excl []glob
+	// inFlight is the constant; tests play servers that are at once.
+	inFlight time.Duration
 }
 
 // Open opens the base in the file path, or begins one. ErrBusy: another process has
@@ -95,7 +97,7 @@ func Open(path string, cfg Config, deps Deps) (*Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Account{db: d, cfg: cfg, deps: deps, excl: excl, plan: planConfig{
+	return &Account{db: d, cfg: cfg, deps: deps, excl: excl, inFlight: inFlight, plan: planConfig{
 		guard: cfg.Guard, prefer: prefer, keep: keep, retry: cfg.RetryRefused, sharedValidity: cfg.SharedValidity,
 	}}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,11 @@ func (r *runner) round(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	r.img = img
+	if r.report.Rounds == 1 && len(img.intents) > 0 {
+		if err := r.letFinish(ctx); err != nil {
+			return 0, err
+		}
+	}
 	r.tell(func(p *Progress) { p.Phase = "list" })
 	if err := r.listBoth(ctx); err != nil {
 		return 0, err
@@ -47,6 +53,24 @@ func (r *runner) round(ctx context.Context) (int, error) {
 	}
 	r.report.Paired += p.paired
 	return r.execute(ctx, tracks, p)
+}
+
+// inFlight is how long a server may still work on what a runner had sent it before
+// it died.
+const inFlight = 2 * time.Second
+
+// letFinish waits where the journal says that an earlier runner did not see an
+// answer: what it had sent may be on its way, or in the server's hands, and would
+// come to be after this pass had looked. IMAP offers no better way to know.
+func (r *runner) letFinish(ctx context.Context) error {
+	t := time.NewTimer(r.a.inFlight)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
 }
 
 // each runs f for both sides at the same time.

@@ -237,7 +237,12 @@ mailsync:
 		if i == 0 {
 			m.do(imapsync.B, "CREATE Sent")
 		}
-		if !run(20*time.Millisecond + rand.N(250*time.Millisecond)) {
+		// After a kill a pass first waits two seconds for what the server has in its hands.
+		wait := time.Duration(0)
+		if killed > 0 && i%3 != 0 {
+			wait = 2 * time.Second
+		}
+		if !run(wait + 20*time.Millisecond + rand.N(250*time.Millisecond)) {
 			killed++
 		}
 	}

@@ -23,6 +23,7 @@ const maxInFlight = 64
 // Client is one connection to an IMAP server, logged in. It belongs to one goroutine
 // at a time; only Close may be called from another.
 type Client struct {
+	raw  net.Conn // as it was dialled
 	cfg  Config
 	end  endpoint
 	line *line // the connection under TLS and compression, with its deadlines
@@ -427,6 +428,7 @@ func (c *Client) Close() error {
 // Logout ends the session: with LOGOUT, but without waiting for its answer.
 func (c *Client) Logout() {
 	if c.Err() == nil {
+		lingers(c.raw, -1)
 		c.tags++
 		c.write("u", strconv.FormatUint(uint64(c.tags), 10), " LOGOUT\r\n")
 		_ = c.flush(context.Background()) // the deadline of the line bounds it

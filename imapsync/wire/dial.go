@@ -31,6 +31,7 @@ func Dial(ctx context.Context, cfg Config, login Login) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
+	lingers(conn, 0)
 	c, err := open(ctx, conn, cfg, end, login)
 	if err != nil {
 		return nil, fmt.Errorf("server %s: %w", end.address, err)
@@ -38,9 +39,18 @@ func Dial(ctx context.Context, cfg Config, login Login) (*Client, error) {
 	return c, nil
 }
 
+// lingers says for how many seconds the system goes on sending after a close, or
+// after this process was killed. With 0 it sends nothing more: a message that was on
+// its way must not arrive after the next runner has looked. -1 is the system's own way.
+func lingers(conn net.Conn, seconds int) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(seconds) // without it the server only gets more than it need
+	}
+}
+
 // open speaks on a connection that Dial made.
 func open(ctx context.Context, conn net.Conn, cfg Config, end endpoint, login Login) (*Client, error) {
-	c := &Client{cfg: cfg, end: end, line: &line{Conn: conn, timeout: cfg.Timeout, writing: cfg.Timeout}, enabled: make(map[imap.Cap]bool), owner: login.owner()}
+	c := &Client{cfg: cfg, end: end, raw: conn, line: &line{Conn: conn, timeout: cfg.Timeout, writing: cfg.Timeout}, enabled: make(map[imap.Cap]bool), owner: login.owner()}
 	c.attach(c.line)
 	err := c.setUp(ctx, login)
 	if err != nil {
