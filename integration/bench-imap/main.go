@@ -71,7 +71,7 @@ func realMain() int {
 
 // labPair is two servers and what lies in front of them.
 type labPair struct {
-	h       *host
+	h       *lab.Program
 	servers [2]*servers.Mailbox
 	relays  [2]*relay
 	addr    [2]string
@@ -82,9 +82,9 @@ type labPair struct {
 const rtt = 40 * time.Millisecond
 
 func bench(ctx context.Context, o options) (text string, err error) {
-	h := newHost(ctx)
+	h := lab.NewProgram(ctx, "bench-imap")
 	defer func() {
-		if e := h.end(recover()); err == nil {
+		if e := h.End(recover()); err == nil {
 			err = e
 		}
 	}()
@@ -122,7 +122,7 @@ func (l *labPair) seed(name string, n int) {
 	mail := mailpair.Corpus(rnd, name, n)
 	for i, f := range folders {
 		part := mail[i*n/len(folders) : (i+1)*n/len(folders)]
-		if err := mailpair.Load(l.h.ctx, l.servers[0].Addr, name, f, part); err != nil {
+		if err := mailpair.Load(l.h.Context(), l.servers[0].Addr, name, f, part); err != nil {
 			l.h.Fatalf("seed: %v", err)
 		}
 	}
@@ -131,7 +131,7 @@ func (l *labPair) seed(name string, n int) {
 // account copies the template to a new user of side A; side B is blank.
 func (l *labPair) account(template, user string) (dir string) {
 	mail := func(u string) string { return filepath.Join(l.servers[0].Dir, "mail", u) }
-	if out, err := exec.CommandContext(l.h.ctx, "cp", "-a", mail(template), mail(user)).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(l.h.Context(), "cp", "-a", mail(template), mail(user)).CombinedOutput(); err != nil {
 		l.h.Fatalf("copy account: %v %s", err, out)
 	}
 	dir = filepath.Join(l.dir, user)
@@ -185,11 +185,11 @@ func (l *labPair) copies(b *table, o options) {
 
 // check compares both sides with other eyes.
 func (l *labPair) check(user string) {
-	a, err := mailpair.Read(l.h.ctx, l.servers[0].Addr, user)
+	a, err := mailpair.Read(l.h.Context(), l.servers[0].Addr, user)
 	if err != nil {
 		l.h.Fatalf("read: %v", err)
 	}
-	z, err := mailpair.Read(l.h.ctx, l.servers[1].Addr, user)
+	z, err := mailpair.Read(l.h.Context(), l.servers[1].Addr, user)
 	if err != nil {
 		l.h.Fatalf("read: %v", err)
 	}
@@ -241,7 +241,7 @@ func (l *labPair) changes(b *table, o options) {
 }
 
 func (l *labPair) do(addr, user string, commands ...string) {
-	r, err := mailpair.DialRaw(l.h.ctx, addr, user)
+	r, err := mailpair.DialRaw(l.h.Context(), addr, user)
 	if err != nil {
 		l.h.Fatalf("%v", err)
 	}
@@ -256,7 +256,7 @@ func (l *labPair) do(addr, user string, commands ...string) {
 // work is what one side's people did meanwhile.
 func (l *labPair) work(addr, user string, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 77))
-	if err := mailpair.Load(l.h.ctx, addr, user, "INBOX", mailpair.Corpus(rnd, fmt.Sprintf("work%d-", seed), 100)); err != nil {
+	if err := mailpair.Load(l.h.Context(), addr, user, "INBOX", mailpair.Corpus(rnd, fmt.Sprintf("work%d-", seed), 100)); err != nil {
 		l.h.Fatalf("%v", err)
 	}
 	from := 200 + int(seed)*300
@@ -288,7 +288,7 @@ func (l *labPair) connected(b *table, o options) {
 	defer func() { _ = account.Close() }()
 	for i := range 3 + o.rounds {
 		before, start := l.relays[1].bytes.Load(), time.Now()
-		report, err := account.Pass(l.h.ctx, imapsync.Sides{A: stores[0], B: stores[1]}, imapsync.PassOptions{})
+		report, err := account.Pass(l.h.Context(), imapsync.Sides{A: stores[0], B: stores[1]}, imapsync.PassOptions{})
 		if err != nil {
 			l.h.Fatalf("%v", err)
 		}
@@ -316,7 +316,7 @@ func (l *labPair) memory(b *table, o options) {
 	for len(big.Body) < o.bigMiB<<20 {
 		big.Body = append(big.Body, line...)
 	}
-	if err := mailpair.Load(l.h.ctx, l.servers[0].Addr, "big", "INBOX", []mailpair.Mail{big}); err != nil {
+	if err := mailpair.Load(l.h.Context(), l.servers[0].Addr, "big", "INBOX", []mailpair.Mail{big}); err != nil {
 		l.h.Fatalf("%v", err)
 	}
 	big.Body = nil
@@ -342,7 +342,7 @@ func (l *labPair) sweep(b *table, o options) {
 		users = append(users, fmt.Sprintf("idle%d", i))
 	}
 	for _, u := range users {
-		if err := mailpair.Load(l.h.ctx, l.servers[0].Addr, u, "INBOX", mailpair.Corpus(rand.New(rand.NewPCG(1, 1)), u, 1)); err != nil {
+		if err := mailpair.Load(l.h.Context(), l.servers[0].Addr, u, "INBOX", mailpair.Corpus(rand.New(rand.NewPCG(1, 1)), u, 1)); err != nil {
 			l.h.Fatalf("%v", err)
 		}
 	}

@@ -15,7 +15,7 @@ type relay struct {
 	bytes atomic.Int64
 }
 
-func newRelay(h *host, upstream string) *relay {
+func newRelay(h *lab.Program, upstream string) *relay {
 	l := lab.Listen(h, "127.0.0.1:0")
 	r := &relay{addr: l.Addr().String()}
 	h.Cleanup(func() { _ = l.Close() })
@@ -25,7 +25,7 @@ func newRelay(h *host, upstream string) *relay {
 			if err != nil {
 				return
 			}
-			go r.carry(h.ctx, near, upstream)
+			go r.carry(h.Context(), near, upstream)
 		}
 	}()
 	return r

@@ -52,14 +52,14 @@ func (l *labPair) run(t tool, dir, user string) sample {
 	before := l.relays[1].bytes.Load()
 	start := time.Now()
 	if t.command == nil {
-		if err := mailpair.Floor(l.h.ctx, l.addr[0], l.addr[1], user, folders); err != nil {
+		if err := mailpair.Floor(l.h.Context(), l.addr[0], l.addr[1], user, folders); err != nil {
 			l.h.Fatalf("floor: %v", err)
 		}
 		return sample{time.Since(start), l.relays[1].bytes.Load() - before, 0}
 	}
 	args := t.command(l, dir, user)
 	start = time.Now()
-	cmd := exec.CommandContext(l.h.ctx, args[0], args[1:]...)
+	cmd := exec.CommandContext(l.h.Context(), args[0], args[1:]...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"understudy/integration/lab"
 )
 
 // cell is one row of the table.
@@ -14,7 +16,7 @@ type cell struct {
 	name string
 	rtt  time.Duration
 	// measure returns the figure and what else belongs to it.
-	measure func(h *host, s *system, scale float64) (figure, error)
+	measure func(h *lab.Program, s *system, scale float64) (figure, error)
 }
 
 // figure is one measurement. Values are in the unit of the cell.
@@ -45,8 +47,8 @@ func quantiles(d []time.Duration) figure {
 	return figure{[]float64{at(0.5), at(0.99)}}
 }
 
-func setup(n int) func(*host, *system, float64) (figure, error) {
-	return func(_ *host, s *system, scale float64) (figure, error) {
+func setup(n int) func(*lab.Program, *system, float64) (figure, error) {
+	return func(_ *lab.Program, s *system, scale float64) (figure, error) {
 		var took []time.Duration
 		for range max(int(float64(n)*scale), 10) {
 			began := time.Now()
@@ -62,7 +64,7 @@ func setup(n int) func(*host, *system, float64) (figure, error) {
 }
 
 // burst is 200 clients at the same time, for the second time: a pool has seen one.
-func burst(_ *host, s *system, _ float64) (figure, error) {
+func burst(_ *lab.Program, s *system, _ float64) (figure, error) {
 	var f figure
 	for range 2 {
 		var mu sync.Mutex
@@ -106,8 +108,8 @@ func pause(d time.Duration) {
 }
 
 // streams downloads so many MB in all.
-func streams(n, megabytes int) func(*host, *system, float64) (figure, error) {
-	return func(_ *host, s *system, scale float64) (figure, error) {
+func streams(n, megabytes int) func(*lab.Program, *system, float64) (figure, error) {
+	return func(_ *lab.Program, s *system, scale float64) (figure, error) {
 		each := int64(float64(megabytes)*scale*1e6) / int64(n)
 		before, err := s.cpu()
 		if err != nil {
@@ -156,7 +158,7 @@ func download(addr string, n int64) error {
 }
 
 // idle is the growth of both ends' memory by 1,000 clients that have said a line.
-func idle(_ *host, s *system, _ float64) (figure, error) {
+func idle(_ *lab.Program, s *system, _ float64) (figure, error) {
 	if len(s.pids) == 0 {
 		return figure{[]float64{0}}, nil
 	}
@@ -189,7 +191,7 @@ func idle(_ *host, s *system, _ float64) (figure, error) {
 }
 
 // echo is a line every 10 ms on its own connection while 4 downloads run.
-func echo(_ *host, s *system, scale float64) (figure, error) {
+func echo(_ *lab.Program, s *system, scale float64) (figure, error) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -115,9 +115,9 @@ func run(ctx context.Context, o options) (string, error) {
 
 // one measures one cell of one system, in a fresh instance.
 func one(ctx context.Context, c cell, name string, scale float64) (f figure, err error) {
-	h := newHost(ctx)
+	h := lab.NewProgram(ctx, "bench-tunnel")
 	defer func() {
-		if e := h.end(recover()); err == nil {
+		if e := h.End(recover()); err == nil {
 			err = e
 		}
 	}()

@@ -37,7 +37,7 @@ func systems() []string {
 
 // startSystem puts a way in front of a server. rtt is that of the line between the
 // sites; with direct, between client and server.
-func startSystem(h *host, name, server string, rtt time.Duration) *system {
+func startSystem(h *lab.Program, name, server string, rtt time.Duration) *system {
 	line := func(to string) string {
 		if rtt == 0 {
 			return to
@@ -59,7 +59,7 @@ func startSystem(h *host, name, server string, rtt time.Duration) *system {
 }
 
 // spawn runs a process until the end of the cell.
-func spawn(h *host, log, name string, args ...string) int {
+func spawn(h *lab.Program, log, name string, args ...string) int {
 	out, err := os.Create(log)
 	if err != nil {
 		h.Fatalf("%v", err)
@@ -79,7 +79,7 @@ func spawn(h *host, log, name string, args ...string) int {
 }
 
 // answers waits until the server's banner comes through.
-func answers(h *host, addr string) {
+func answers(h *lab.Program, addr string) {
 	lab.Wait(h, 20*time.Second, "the way is open", func() error {
 		c, _, err := connect(addr)
 		if err == nil {
@@ -99,7 +99,7 @@ defaults
   timeout server 10m
 `
 
-func haproxy(h *host, dir, name, text string) int {
+func haproxy(h *lab.Program, dir, name, text string) int {
 	path, err := require.Find("haproxy")
 	if err != nil {
 		h.Fatalf("%v", err)
@@ -111,7 +111,7 @@ func haproxy(h *host, dir, name, text string) int {
 	return spawn(h, filepath.Join(dir, name+".log"), path, "-db", "-f", file)
 }
 
-func haproxyTCP(h *host, server string) *system {
+func haproxyTCP(h *lab.Program, server string) *system {
 	dir, addr := lab.Dir(h), lab.FreeAddr(h)
 	pid := haproxy(h, dir, "one", fmt.Sprintf("listen one\n  bind %s\n  server s %s send-proxy-v2\n", addr, server))
 	answers(h, addr)
@@ -120,7 +120,7 @@ func haproxyTCP(h *host, server string) *system {
 
 // haproxyTLS is the baseline of two hops: mutual TLS 1.3 and PROXY v2, as an
 // operator would configure it.
-func haproxyTLS(h *host, server string, line func(string) string) *system {
+func haproxyTLS(h *lab.Program, server string, line func(string) string) *system {
 	dir, addr, far := lab.Dir(h), lab.FreeAddr(h), lab.FreeAddr(h)
 	pemFile := filepath.Join(dir, "both.pem")
 	if err := os.WriteFile(pemFile, certificate(h), 0o600); err != nil {
@@ -135,7 +135,7 @@ func haproxyTLS(h *host, server string, line func(string) string) *system {
 }
 
 // certificate is its own authority, for both sides.
-func certificate(h *host) []byte {
+func certificate(h *lab.Program) []byte {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		h.Fatalf("%v", err)
@@ -159,7 +159,7 @@ func certificate(h *host) []byte {
 
 // understudy is two daemons as they are shipped: site b is standby and carries
 // clients to site a.
-func understudy(h *host, server string, line func(string) string) *system {
+func understudy(h *lab.Program, server string, line func(string) string) *system {
 	addr, far := lab.FreeAddr(h), lab.FreeAddr(h)
 	var sites [2]*lab.Understudy
 	var pins [2]string

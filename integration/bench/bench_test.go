@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"understudy/integration/lab"
 )
 
 func TestRatio(t *testing.T) {
@@ -84,12 +86,12 @@ func TestGroupLog(t *testing.T) {
 // TestHostEnds turns Fatalf into an error and runs the cleanups, last first.
 func TestHostEnds(t *testing.T) {
 	t.Parallel()
-	h := newHost(t.Context())
+	h := lab.NewProgram(t.Context(), "bench-mx")
 	var order []int
 	h.Cleanup(func() { order = append(order, 1) })
 	h.Cleanup(func() { order = append(order, 2) })
 	err := func() (err error) {
-		defer func() { err = h.end(recover()) }()
+		defer func() { err = h.End(recover()) }()
 		h.Fatalf("no %s", "luck")
 		return nil
 	}()

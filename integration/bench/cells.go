@@ -44,7 +44,7 @@ type cell struct {
 	unit   unit
 	// once is measured in one round only, because it takes long and varies little.
 	once    bool
-	measure func(h *host, s system, scale float64) sample
+	measure func(h *lab.Program, s system, scale float64) sample
 }
 
 // load is the size of an accept cell.
@@ -91,7 +91,7 @@ func cells() []cell {
 }
 
 // accept measures how fast messages are accepted durably.
-func (l load) accept(h *host, s system, scale float64) sample {
+func (l load) accept(h *lab.Program, s system, scale float64) sample {
 	s.start(lab.FreeAddr(h), 20) // nobody listens there
 	n := int(float64(l.messages) * scale)
 	// A fast server gets more, so that every cell runs for seconds.
@@ -116,7 +116,7 @@ func (l load) accept(h *host, s system, scale float64) sample {
 	return sample{value: float64(n) / took.Seconds(), unit: perSecond, memory: memory}
 }
 
-func send(h *host, s system, n int, l load) {
+func send(h *lab.Program, s system, n int, l load) {
 	err := lab.Load{
 		Addr: s.addr(), Messages: n, Connections: l.connections, Bytes: l.bytes, Reconnect: l.reconnect,
 		From: "sender@ext.test", To: "user@" + domain,
@@ -127,8 +127,8 @@ func send(h *host, s system, n int, l load) {
 }
 
 // drain measures how fast a queue empties into a next hop with CHUNKING.
-func drain(rtt time.Duration, connections int) func(*host, system, float64) sample {
-	return func(h *host, s system, scale float64) sample {
+func drain(rtt time.Duration, connections int) func(*lab.Program, system, float64) sample {
+	return func(h *lab.Program, s system, scale float64) sample {
 		hop := lab.FreeAddr(h)
 		s.start(hop, connections)
 		n := max(int(5000*scale), connections)
@@ -172,7 +172,7 @@ const (
 )
 
 // firstDelivery measures the time from the primary's return to the first message.
-func firstDelivery(h *host, s system, scale float64) sample {
+func firstDelivery(h *lab.Program, s system, scale float64) sample {
 	hop := lab.FreeAddr(h)
 	s.start(hop, 20)
 	send(h, s, 20, load{bytes: 4 << 10, connections: 4})
@@ -195,7 +195,7 @@ func firstDelivery(h *host, s system, scale float64) sample {
 	return sample{value: sink.First().Sub(start).Seconds(), unit: seconds}
 }
 
-func pause(h *host, d time.Duration) {
+func pause(h *lab.Program, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

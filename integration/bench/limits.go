@@ -61,9 +61,9 @@ func measureLimits(ctx context.Context, dir string, writers ...int) ([]limit, er
 
 // measureGenerator sends to a sink that only counts.
 func measureGenerator(ctx context.Context, connections int) (rate float64, err error) {
-	h := newHost(ctx)
+	h := lab.NewProgram(ctx, "bench-mx")
 	defer func() {
-		if e := h.end(recover()); err == nil {
+		if e := h.End(recover()); err == nil {
 			err = e
 		}
 	}()

@@ -123,9 +123,9 @@ func run(ctx context.Context, o options) ([]result, error) {
 
 // one measures one cell of one system, in a fresh instance.
 func one(ctx context.Context, c cell, name string, scale float64) (s sample, err error) {
-	h := newHost(ctx)
+	h := lab.NewProgram(ctx, "bench-mx")
 	defer func() {
-		if e := h.end(recover()); err == nil {
+		if e := h.End(recover()); err == nil {
 			err = e
 		}
 	}()

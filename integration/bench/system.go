@@ -27,7 +27,7 @@ type system interface {
 	pids() []int
 }
 
-func newSystem(h *host, name string) system {
+func newSystem(h *lab.Program, name string) system {
 	if name == "postfix" {
 		return &postfix{host: h}
 	}
@@ -35,7 +35,7 @@ func newSystem(h *host, name string) system {
 }
 
 type postfix struct {
-	host *host
+	host *lab.Program
 	p    *lab.Postfix
 }
 
@@ -59,7 +59,7 @@ func (s *postfix) flush()       { s.p.Release() }
 func (s *postfix) pids() []int  { return tree(s.p.Master()) }
 
 type understudy struct {
-	host *host
+	host *lab.Program
 	u    *lab.Understudy
 }
 
