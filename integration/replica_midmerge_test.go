@@ -44,7 +44,13 @@ func TestReplicaHomeMovesInMidMerge(t *testing.T) {
 	kb.waitFollowing(t, a.Addr)
 	const keys = 2000
 	count(t, ka.writes, keys, 1, "RS_before")
-	kb.waitFollowing(t, a.Addr)
+	// What a keeper says is a moment old; what is at b says that it has everything.
+	lab.Wait(t, 30*time.Second, "b has what was before", func() error {
+		if n := b.Client.Exists(t.Context(), "RS_before", "us:replica:dataset").Val(); n != 2 {
+			return fmt.Errorf("%d of 2 keys", n)
+		}
+		return nil
+	})
 
 	a.Freeze()
 	kb.wait(t, replica.Detached, b.Addr)
