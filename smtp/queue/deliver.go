@@ -81,8 +81,11 @@ const smallRecord = 64 << 10
 // read, and it is held then.
 func (s *Spool) lend(m *message, now int64) smtp.Delivery {
 	d := &delivery{s: s, m: m, taken: time.Now()}
+	s.mu.Lock()
+	small := m.disk <= smallRecord // compaction may be moving it
+	s.mu.Unlock()
 	var err error
-	if m.disk <= smallRecord {
+	if small {
 		d.payload, err = s.readMessage(m)
 		if err == nil {
 			d.env, err = envelopeOf(d.payload)
