@@ -88,6 +88,7 @@ func (l *Link) runControl(ctx context.Context, c *Conn) error {
 	}
 	l.mu.Lock()
 	mine := hello{Site: l.deps.Site, Program: l.deps.Version, Oldest: l.oldest, Newest: l.newest, Config: maps.Clone(l.summary)}
+	revision := l.revision
 	l.mu.Unlock()
 	if err := ctl.write(&message{Kind: kindHello, Hello: &mine}); err != nil {
 		return err
@@ -102,8 +103,13 @@ func (l *Link) runControl(ctx context.Context, c *Conn) error {
 		l.fault(err)
 		return err
 	}
-	l.addControl(ctl)
+	changed := l.addControl(ctl, revision)
 	defer l.removeControl(ctl)
+	if changed != nil {
+		if err := ctl.write(&message{Kind: kindConfig, Config: changed}); err != nil {
+			return err
+		}
+	}
 	pctx, stop := context.WithCancel(ctx)
 	var own sync.WaitGroup
 	defer own.Wait()
@@ -145,10 +151,15 @@ func (ctl *control) greeted(m *message) error {
 	return nil
 }
 
-// addControl makes the connection usable. The oldest of too many is closed.
-func (l *Link) addControl(ctl *control) {
+// addControl makes the connection usable. The oldest of too many is closed. Where
+// the configuration has changed since the greeting said what it was (revision), it
+// returns what it is now: SetConfig could not know of this connection.
+func (l *Link) addControl(ctl *control, revision uint64) (changed map[string]string) {
 	l.mu.Lock()
 	l.controls = append(l.controls, ctl)
+	if l.revision != revision {
+		changed = maps.Clone(l.summary)
+	}
 	var surplus *control
 	if len(l.controls) > controlsKept {
 		surplus = l.controls[0]
@@ -159,6 +170,7 @@ func (l *Link) addControl(ctl *control) {
 		_ = surplus.conn.Abort()
 	}
 	l.log.Info("rpc connection with the other site", "inbound", ctl.conn.inbound, "remote", ctl.conn.RemoteAddr().String(), "protocol", ctl.version)
+	return changed
 }
 
 // removeControl ends the calls that wait on the connection.

@@ -69,6 +69,7 @@ type Link struct {
 	listeners []net.Listener
 	carrying  []carrier
 	summary   map[string]string
+	revision  uint64 // counts SetConfig
 	peer      hello // what the other site last said about itself
 	heard     time.Time
 	samples   []sample

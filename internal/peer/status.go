@@ -82,6 +82,7 @@ func (l *Link) SetConfig(summary map[string]string) {
 	if l.summary == nil {
 		l.summary = map[string]string{}
 	}
+	l.revision++
 	controls := slices.Clone(l.controls)
 	l.mu.Unlock()
 	for _, c := range controls {
