@@ -244,17 +244,30 @@ func TestSTSCache(t *testing.T) {
 	})
 }
 
+// sharedPort listens on one port with UDP and TCP. Somebody else may have the TCP port
+// of a UDP port that is free.
+func sharedPort(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var fault error
+	for range 20 {
+		pc, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", pc.LocalAddr().String())
+		if err == nil {
+			return pc, l
+		}
+		fault = errors.Join(err, pc.Close())
+	}
+	t.Fatal(fault)
+	return nil, nil
+}
+
 // The real resolver, against a DNS server on loopback.
 func TestResolver(t *testing.T) {
 	t.Parallel()
-	pc, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := sharedPort(t)
 	big := strings.Repeat("x", 250)
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg)
