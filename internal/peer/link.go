@@ -70,7 +70,7 @@ type Link struct {
 	carrying  []carrier
 	summary   map[string]string
 	revision  uint64 // counts SetConfig
-	peer      hello // what the other site last said about itself
+	peer      hello  // what the other site last said about itself
 	heard     time.Time
 	samples   []sample
 	up        bool
